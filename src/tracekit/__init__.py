@@ -1,0 +1,89 @@
+"""See into PyTorch models: read and change internal values from ordinary Python.
+
+Names are loaded on first use. Importing this package loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by a test
+    from ._runtime.skip import release as release
+    from ._runtime.tracer import Tracer as Tracer
+    from ._runtime.tracer import save as save
+    from ._runtime.twins import never_asks as never_asks
+    from ._runtime.twins import touches_models as touches_models
+    from ._vocabulary.gradients import backward as backward
+    from ._vocabulary.model import Model as Model
+    from ._vocabulary.session import session as session
+    from .errors import AlreadyEnteredError as AlreadyEnteredError
+    from .errors import AsyncWithError as AsyncWithError
+    from .errors import CannotSuspendError as CannotSuspendError
+    from .errors import ExitTracingException as ExitTracingException
+    from .errors import HeldValueWarning as HeldValueWarning
+    from .errors import InternalError as InternalError
+    from .errors import LeavesBlockError as LeavesBlockError
+    from .errors import NamesNotRestorableError as NamesNotRestorableError
+    from .errors import NeverRanError as NeverRanError
+    from .errors import NotRunningError as NotRunningError
+    from .errors import OutOfOrderError as OutOfOrderError
+    from .errors import TracekitError as TracekitError
+    from .errors import TraceError as TraceError
+    from .errors import UnknownNameError as UnknownNameError
+    from .errors import UnsupportedError as UnsupportedError
+    from .errors import UnsupportedPythonError as UnsupportedPythonError
+    from .errors import WithBlockNotFoundError as WithBlockNotFoundError
+    from .hf import LanguageModel as LanguageModel
+
+__version__ = "0.1.0"
+
+# Where each public name lives. Loaded on first use, because importing any submodule runs this
+# file, and the lower floors must stay importable where torch is not installed.
+_HOMES = {
+    "AlreadyEnteredError": ".errors",
+    "AsyncWithError": ".errors",
+    "CannotSuspendError": ".errors",
+    "ExitTracingException": ".errors",
+    "HeldValueWarning": ".errors",
+    "InternalError": ".errors",
+    "LanguageModel": ".hf",
+    "LeavesBlockError": ".errors",
+    "Model": "._vocabulary.model",
+    "NamesNotRestorableError": ".errors",
+    "NeverRanError": ".errors",
+    "NotRunningError": ".errors",
+    "OutOfOrderError": ".errors",
+    "TraceError": ".errors",
+    "TracekitError": ".errors",
+    "Tracer": "._runtime.tracer",
+    "UnknownNameError": ".errors",
+    "UnsupportedError": ".errors",
+    "UnsupportedPythonError": ".errors",
+    "WithBlockNotFoundError": ".errors",
+    "backward": "._vocabulary.gradients",
+    "never_asks": "._runtime.twins",
+    "release": "._runtime.skip",
+    "save": "._runtime.tracer",
+    "session": "._vocabulary.session",
+    "touches_models": "._runtime.twins",
+}
+__all__ = tuple(_HOMES)  # noqa: PLE0605  # the list above is the only one
+
+
+def __getattr__(name: str) -> object:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message) from None
+    value: object = getattr(import_module(home, __name__), name)
+    if getattr(value, "__module__", "").startswith(f"{__name__}."):
+        # The home of a name is private, its address is public.
+        value.__module__ = __name__
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

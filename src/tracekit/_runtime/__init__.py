@@ -1,0 +1,1 @@
+"""The floor that knows the live interpreter: frames, monitoring, rewritten calls. No torch."""

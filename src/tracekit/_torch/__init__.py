@@ -1,0 +1,1 @@
+"""The floor that knows PyTorch: hooks, values, modes, the module tree."""
