@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import NeverRanError as NeverRanError
     from .errors import NotRunningError as NotRunningError
     from .errors import OutOfOrderError as OutOfOrderError
-    from .errors import TracekitError as TracekitError
     from .errors import TraceError as TraceError
+    from .errors import TracekitError as TracekitError
     from .errors import UnknownNameError as UnknownNameError
     from .errors import UnsupportedError as UnsupportedError
     from .errors import UnsupportedPythonError as UnsupportedPythonError
@@ -68,7 +68,7 @@ _HOMES = {
     "session": "._vocabulary.session",
     "touches_models": "._runtime.twins",
 }
-__all__ = tuple(_HOMES)  # noqa: PLE0605  # the list above is the only one
+__all__ = tuple(_HOMES)  # the list above is the only one
 
 
 def __getattr__(name: str) -> object:

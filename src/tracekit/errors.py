@@ -192,7 +192,7 @@ class HeldValueWarning(UserWarning):
 HeldValueWarning.__module__ = _PUBLIC_MODULE
 
 
-class ExitTracingException(BaseException):  # noqa: N818  # a signal, and its name is established
+class ExitTracingException(BaseException):
     """Takes a frame out of the inline copy of a traced block. Never reaches a user.
 
     A `BaseException`, so that no handler of the frame that says `except Exception` stops it.
