@@ -1,0 +1,289 @@
+"""Frame memory: the few things about a live frame that no documented call can do.
+
+A running function keeps its variables in an array inside the interpreter's own frame structure:
+first the locals, then the cells, then the free variables. Reading it gives the *cells* (so that a
+closure made in a block shares variables with the caller), and storing NULL in it unbinds a name,
+for which 3.12 and 3.13 have no documented means. Everything that depends on where this array
+lies is in this file, and `AVAILABLE` is true only if a probe at import has found it.
+
+Things that don't work:
+
+* `frame.f_locals`: gives contents, never cells; on 3.12 "unbinding" through it binds `None`.
+* A shared ctypes object that is pointed at one frame after another: another thread, or a signal
+  handler, comes between the pointing and the reading. Each access makes its own.
+* Storing through `ctypes.py_object`: the reference then belongs to the ctypes object and not to
+  the frame. So a slot is written as an integer, with the references counted by hand.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from types import CellType, CodeType, FrameType
+from typing import Any, Final
+
+from tracekit._protocol import UNBOUND
+
+_WORD: Final = ctypes.sizeof(ctypes.c_void_p)
+_object_at: Final = ctypes.py_object.from_address
+_word_at: Final = ctypes.c_size_t.from_address
+
+
+def _declare(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    """Give a function of CPython's C interface its types; a function of ours, not shared."""
+    prototype = ctypes.PYFUNCTYPE(result, *arguments)
+    return prototype((name, ctypes.pythonapi))
+
+
+_incref: Final = _declare("Py_IncRef", None, ctypes.py_object)
+_decref_address: Final = _declare("Py_DecRef", None, ctypes.c_size_t)
+_set_handled: Final = _declare("PyErr_SetHandledException", None, ctypes.py_object)
+_locals_to_fast: Final = _declare("PyFrame_LocalsToFast", None, ctypes.py_object, ctypes.c_int)
+_eval_code_ex: Final = _declare(
+    "PyEval_EvalCodeEx",
+    ctypes.py_object,
+    *(ctypes.py_object,) * 3,  # code, globals, locals
+    *(ctypes.c_void_p, ctypes.c_int) * 3,  # arguments, keyword arguments, defaults
+    ctypes.c_void_p,  # keyword defaults
+    ctypes.py_object,  # closure
+)
+
+
+# --- Where the array lies ------------------------------------------------------------------
+
+
+def _probe(argument: object, nothing: None, shared: object) -> Iterator[object]:
+    """Suspends with variables whose order in the array is known: see `_matches`."""
+    local = object()
+    yield (argument, nothing, local, lambda: shared)
+    # Bound only here, so that its slot is NULL while the probe is suspended.
+    late = local
+    yield late
+
+
+def _matches(words: list[int], seen: tuple[Any, ...]) -> bool:
+    # `nothing` is in there because an interpreter that tags pointers tags those to immortal
+    # objects first (3.14 does): then no offset matches, and nothing is touched.
+    argument, nothing, local, closure = seen
+    (cell,) = closure.__closure__
+    return words == [id(argument), id(nothing), id(cell), id(local), 0]
+
+
+def _find_layout() -> tuple[int, int] | None:
+    """Find the two offsets, reading only memory that is known to be ours.
+
+    A suspended generator holds its interpreter frame inside itself. So the pointer looked for
+    is the one word of the frame object that points into the generator, and the array is looked
+    for between there and the generator's end.
+
+    Returns:
+        Bytes from a frame object to the pointer, bytes from where it points to the array; or
+        None if nothing fits exactly.
+    """
+    if (
+        sys.implementation.name != "cpython"
+        or _WORD != 8
+        or hasattr(sys, "gettotalrefcount")  # debug build: reference counts are checked there
+        or object.__basicsize__ != 2 * _WORD  # free-threaded or traced references
+    ):
+        return None
+    suspended: Any = _probe(object(), None, object())
+    seen: Any = next(suspended)
+    frame = suspended.gi_frame
+    first, last = id(suspended), id(suspended) + suspended.__sizeof__()
+    found = []
+    for pointer in range(2 * _WORD, type(frame).__basicsize__ - _WORD + 1, _WORD):
+        inner = _word_at(id(frame) + pointer).value
+        if not (first < inner < last) or inner % _WORD:
+            continue
+        for array in range(0, last - inner - 5 * _WORD + 1, _WORD):
+            words = [_word_at(inner + array + _WORD * i).value for i in range(5)]
+            if _matches(words, seen):
+                found.append((pointer, array))
+    suspended.close()
+    return found[0] if len(found) == 1 else None
+
+
+def _holds_for_running_functions(pointer: int, array: int) -> bool:
+    """Check the offsets on a function that is running, whose frame lies elsewhere."""
+
+    def running(one: object, two: object) -> list[object]:
+        frame = sys._getframe()
+        base = _word_at(id(frame) + pointer).value + array
+        words = [_word_at(base + _WORD * i).value for i in range(3)]
+        return [words == [id(one), id(two), id(frame)], one, two]
+
+    return running(object(), 1)[0] is True
+
+
+_LAYOUT: Final = _find_layout()
+_POINTER, _ARRAY = _LAYOUT if _LAYOUT is not None else (0, 0)
+
+AVAILABLE: bool = _LAYOUT is not None and _holds_for_running_functions(*_LAYOUT)
+"""Whether slots can be read and written on this interpreter."""
+
+
+# --- Reading and writing -------------------------------------------------------------------
+
+
+def read_slot(frame: FrameType, index: int) -> object:
+    """Read one slot of a frame's array of variables.
+
+    Equivalent to naming the variable in the frame, except that a cell comes out as the cell.
+    Call it only where `AVAILABLE`.
+
+    Args:
+        frame: A frame of a function, generator or coroutine, running, suspended or finished.
+        index: Counted from the first local; cells that are no arguments follow the locals, free
+            variables follow them. Not checked: it must be inside the array of the frame's code.
+
+    Returns:
+        The object in the slot, or `UNBOUND` where there is none.
+
+    Source:
+        https://github.com/python/cpython/blob/3.12/Include/internal/pycore_frame.h
+    """
+    try:
+        return _object_at(_word_at(id(frame) + _POINTER).value + _ARRAY + _WORD * index).value
+    except ValueError:  # ctypes: "PyObject is NULL"
+        return UNBOUND
+
+
+def slots(frame: FrameType, array_type: Any) -> Any:
+    """View a frame's array of variables, for reading several of them.
+
+    Args:
+        frame: As for `read_slot`; must be running or suspended for as long as the view is used.
+        array_type: What `slots_type` gave for the number of variables of the frame's code.
+
+    Returns:
+        A ctypes array that owns nothing. Indexing it gives the object in a slot, or raises
+        ValueError where there is none.
+    """
+    return array_type.from_address(_word_at(id(frame) + _POINTER).value + _ARRAY)
+
+
+def slots_type(count: int) -> Any:
+    """Make the type that `slots` needs for a code object with *count* variables."""
+    return ctypes.py_object * count
+
+
+def write_slot(frame: FrameType, index: int, value: object) -> None:
+    """Store an object in one slot of a frame's array of variables, or empty it.
+
+    Equivalent to an assignment (for `UNBOUND`: a `del`) in the frame, except that a cell in the
+    slot is replaced and not filled. The old object is dropped after the write, so its finalizer
+    sees the new state. An interrupt that lands in here leaks at most one reference.
+
+    Args:
+        frame: As for `read_slot`.
+        index: As for `read_slot`.
+        value: Any object; `UNBOUND` empties the slot.
+    """
+    slot = _word_at(_word_at(id(frame) + _POINTER).value + _ARRAY + _WORD * index)
+    if value is UNBOUND:
+        old = slot.value
+        slot.value = 0
+    else:
+        _incref(value)
+        old = slot.value
+        slot.value = id(value)
+    if old:
+        _decref_address(old)
+
+
+# --- The snapshot of 3.11 and 3.12 ---------------------------------------------------------
+
+
+def snapshot_to_frame(frame: FrameType, *, unbind: bool = False) -> None:
+    """Write what was changed in `frame.f_locals` back into the frame.
+
+    Needed where `f_locals` is a snapshot; does nothing where it writes through. Between the
+    fetching of `frame.f_locals` and this call it must not be fetched again.
+
+    Args:
+        frame: The frame.
+        unbind: Whether a name that is missing in the snapshot is to be unbound (see
+            `snapshot_unbinds`), or left alone.
+
+    Source:
+        What debuggers do: https://github.com/python/cpython/blob/3.11/Objects/frameobject.c
+    """
+    _locals_to_fast(frame, int(unbind))
+
+
+def snapshot_unbinds() -> bool:
+    """Probe whether deleting from `f_locals` and writing back unbinds a local."""
+
+    def probe(name: int) -> bool:  # noqa: ARG001, looked up in the snapshot
+        frame = sys._getframe()
+        snapshot: Any = frame.f_locals
+        try:
+            del snapshot["name"]
+        except (TypeError, ValueError):
+            return False
+        snapshot_to_frame(frame, unbind=True)
+        # Looked up in a new snapshot: naming it here would read an empty slot unchecked.
+        return "name" not in frame.f_locals
+
+    with warnings.catch_warnings():
+        # 3.12: "assigning None to unbound local".
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return probe(1)
+
+
+# --- The interpreter's state ---------------------------------------------------------------
+
+
+def set_handled_exception(error: BaseException | None) -> None:
+    """Say which exception is being handled by the code that called us.
+
+    Equivalent to being inside, or for None outside, an `except` block for *error*: what
+    `sys.exception()`, a bare `raise` and a new error's `__context__` then see.
+
+    Args:
+        error: The exception, or None for none.
+
+    Source:
+        https://docs.python.org/3/c-api/exceptions.html#c.PyErr_SetHandledException
+    """
+    _set_handled(error)
+
+
+def eval_code_with_closure(
+    code: CodeType,
+    globals: dict[str, Any],  # noqa: A002, the names of `eval`
+    locals: Mapping[str, Any],  # noqa: A002
+    closure: tuple[CellType, ...],
+) -> object:
+    """Run a code object that has both a namespace of its own and free variables.
+
+    Equivalent to `eval(code, globals, locals)`, except that *code* may have free variables,
+    which `eval` refuses: the body of a class inside a function.
+
+    Args:
+        code: Takes no arguments. If it is a generator's, the generator is returned.
+        globals: A real dict.
+        locals: Any mapping; where `LOAD_NAME` and `STORE_NAME` look.
+        closure: One cell for each name in `code.co_freevars`, in that order.
+
+    Returns:
+        What the code returned.
+
+    Raises:
+        TypeError: The arguments do not fit *code*; nothing was run.
+
+    Source:
+        CPython's own `exec` of code with a closure, `Python/bltinmodule.c`, which demands a
+        plain function's code: https://docs.python.org/3/library/functions.html#exec
+    """
+    if type(globals) is not dict:
+        message = f"globals must be a dict, not {type(globals).__name__}"
+        raise TypeError(message)
+    expected = len(code.co_freevars)
+    if type(closure) is not tuple or [type(cell) for cell in closure] != [CellType] * expected:
+        message = f"closure must be a tuple of {expected} cells, for {code.co_freevars}"
+        raise TypeError(message)
+    return _eval_code_ex(code, globals, locals, None, 0, None, 0, None, 0, None, closure)
