@@ -20,20 +20,34 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import AlreadyEnteredError as AlreadyEnteredError
     from .errors import AsyncWithError as AsyncWithError
     from .errors import CannotSuspendError as CannotSuspendError
+    from .errors import DoubleBosWarning as DoubleBosWarning
     from .errors import ExitTracingException as ExitTracingException
+    from .errors import GatedModelError as GatedModelError
+    from .errors import GenerateOnlyError as GenerateOnlyError
     from .errors import HeldValueWarning as HeldValueWarning
+    from .errors import HubUnreachableError as HubUnreachableError
     from .errors import InternalError as InternalError
     from .errors import LeavesBlockError as LeavesBlockError
+    from .errors import MixedInputsError as MixedInputsError
+    from .errors import ModelNotFoundError as ModelNotFoundError
     from .errors import NamesNotRestorableError as NamesNotRestorableError
     from .errors import NeverRanError as NeverRanError
+    from .errors import NoAttentionWeightsError as NoAttentionWeightsError
+    from .errors import NoStandardNameError as NoStandardNameError
+    from .errors import NoTokenizerError as NoTokenizerError
     from .errors import NotRunningError as NotRunningError
     from .errors import OutOfOrderError as OutOfOrderError
+    from .errors import PromptError as PromptError
+    from .errors import SkeletonWarning as SkeletonWarning
     from .errors import TraceError as TraceError
     from .errors import TracekitError as TracekitError
     from .errors import UnknownNameError as UnknownNameError
     from .errors import UnsupportedError as UnsupportedError
+    from .errors import UnsupportedGenerationError as UnsupportedGenerationError
     from .errors import UnsupportedPythonError as UnsupportedPythonError
+    from .errors import WeightsNotLoadedError as WeightsNotLoadedError
     from .errors import WithBlockNotFoundError as WithBlockNotFoundError
+    from .errors import WrongModelClassError as WrongModelClassError
     from .hf import LanguageModel as LanguageModel
 
 __version__ = "0.1.0"
@@ -44,23 +58,37 @@ _HOMES = {
     "AlreadyEnteredError": ".errors",
     "AsyncWithError": ".errors",
     "CannotSuspendError": ".errors",
+    "DoubleBosWarning": ".errors",
     "ExitTracingException": ".errors",
+    "GatedModelError": ".errors",
+    "GenerateOnlyError": ".errors",
     "HeldValueWarning": ".errors",
+    "HubUnreachableError": ".errors",
     "InternalError": ".errors",
     "LanguageModel": ".hf",
     "LeavesBlockError": ".errors",
+    "MixedInputsError": ".errors",
     "Model": "._vocabulary.model",
+    "ModelNotFoundError": ".errors",
     "NamesNotRestorableError": ".errors",
     "NeverRanError": ".errors",
+    "NoAttentionWeightsError": ".errors",
+    "NoStandardNameError": ".errors",
+    "NoTokenizerError": ".errors",
     "NotRunningError": ".errors",
     "OutOfOrderError": ".errors",
+    "PromptError": ".errors",
+    "SkeletonWarning": ".errors",
     "TraceError": ".errors",
     "TracekitError": ".errors",
     "Tracer": "._runtime.tracer",
     "UnknownNameError": ".errors",
     "UnsupportedError": ".errors",
+    "UnsupportedGenerationError": ".errors",
     "UnsupportedPythonError": ".errors",
+    "WeightsNotLoadedError": ".errors",
     "WithBlockNotFoundError": ".errors",
+    "WrongModelClassError": ".errors",
     "backward": "._vocabulary.gradients",
     "never_asks": "._runtime.twins",
     "release": "._runtime.skip",

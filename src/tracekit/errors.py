@@ -185,6 +185,69 @@ class UnknownNameError(TraceError, AttributeError, slug="unknown-name"):
     """No module, alias or port has this name. The message lists the nearest."""
 
 
+# Language models: loading, prompts, generation.
+
+
+class ModelNotFoundError(TraceError, slug="model-not-found"):
+    """There is no model at this folder or under this name."""
+
+
+class HubUnreachableError(TraceError, slug="hub-unreachable"):
+    """A model is not on this machine, and the hub cannot be reached."""
+
+
+class GatedModelError(TraceError, slug="gated-model"):
+    """The hub gives this model only to those who have accepted its terms."""
+
+
+class WrongModelClassError(TraceError, slug="wrong-model-class"):
+    """A model that does not generate text was opened as a language model."""
+
+
+class NoTokenizerError(TraceError, slug="no-tokenizer"):
+    """Text, images or audio were given to a model without a tokenizer or processor."""
+
+
+class WeightsNotLoadedError(TraceError, slug="weights-not-loaded"):
+    """A parameter was asked for before the weights were loaded."""
+
+
+class PromptError(TraceError, slug="bad-prompt"):
+    """What was given as input is nothing that a language model can read."""
+
+
+class MixedInputsError(UnsupportedError, slug="mixed-inputs"):
+    """The inputs of several invokes cannot be put into one batch."""
+
+
+class GenerateOnlyError(TraceError, slug="generate-only"):
+    """An option of `generate` was given to `trace`."""
+
+
+class UnsupportedGenerationError(UnsupportedError, slug="unsupported-generation"):
+    """This way of generating runs the model in a manner that steps cannot follow."""
+
+
+class NoAttentionWeightsError(TraceError, slug="no-attention-weights"):
+    """Attention weights were asked for, and the attention implementation keeps none."""
+
+
+class NoStandardNameError(TraceError, AttributeError, slug="no-standard-name"):
+    """This architecture has no such part, or it was not recognised."""
+
+
+class SkeletonWarning(UserWarning):
+    """A model cannot be built without its weights, so they are loaded at once."""
+
+
+class DoubleBosWarning(UserWarning):
+    """A prompt begins with two beginning-of-sequence tokens."""
+
+
+for _warning in (SkeletonWarning, DoubleBosWarning):
+    _warning.__module__ = _PUBLIC_MODULE
+
+
 class HeldValueWarning(UserWarning):
     """A tensor that was read from the model has changed, or an edit of it comes too late."""
 
