@@ -64,8 +64,8 @@ class TracekitError(Exception):
         cls.slug = slug
         if slug is not None:
             if slug in TracekitError.slugs:
-                taken = TracekitError.slugs[slug].__qualname__
-                message = f"slug {slug!r} of {cls.__qualname__} is taken by {taken}"
+                taken = TracekitError.slugs[slug].__name__
+                message = f"slug {slug!r} of {cls.__name__} is taken by {taken}"
                 raise TypeError(message)
             TracekitError.slugs[slug] = cls
 
