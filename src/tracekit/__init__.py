@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import HeldValueWarning as HeldValueWarning
     from .errors import HubUnreachableError as HubUnreachableError
     from .errors import InternalError as InternalError
+    from .errors import InvokeError as InvokeError
     from .errors import LeavesBlockError as LeavesBlockError
     from .errors import MixedInputsError as MixedInputsError
     from .errors import ModelNotFoundError as ModelNotFoundError
@@ -39,12 +40,14 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import OutOfOrderError as OutOfOrderError
     from .errors import PromptError as PromptError
     from .errors import SkeletonWarning as SkeletonWarning
+    from .errors import StepsWarning as StepsWarning
     from .errors import TraceError as TraceError
     from .errors import TracekitError as TracekitError
     from .errors import UnknownNameError as UnknownNameError
     from .errors import UnsupportedError as UnsupportedError
     from .errors import UnsupportedGenerationError as UnsupportedGenerationError
     from .errors import UnsupportedPythonError as UnsupportedPythonError
+    from .errors import WaitError as WaitError
     from .errors import WeightsNotLoadedError as WeightsNotLoadedError
     from .errors import WithBlockNotFoundError as WithBlockNotFoundError
     from .errors import WrongModelClassError as WrongModelClassError
@@ -65,6 +68,7 @@ _HOMES = {
     "HeldValueWarning": ".errors",
     "HubUnreachableError": ".errors",
     "InternalError": ".errors",
+    "InvokeError": ".errors",
     "LanguageModel": ".hf",
     "LeavesBlockError": ".errors",
     "MixedInputsError": ".errors",
@@ -79,6 +83,7 @@ _HOMES = {
     "OutOfOrderError": ".errors",
     "PromptError": ".errors",
     "SkeletonWarning": ".errors",
+    "StepsWarning": ".errors",
     "TraceError": ".errors",
     "TracekitError": ".errors",
     "Tracer": "._runtime.tracer",
@@ -86,6 +91,7 @@ _HOMES = {
     "UnsupportedError": ".errors",
     "UnsupportedGenerationError": ".errors",
     "UnsupportedPythonError": ".errors",
+    "WaitError": ".errors",
     "WeightsNotLoadedError": ".errors",
     "WithBlockNotFoundError": ".errors",
     "WrongModelClassError": ".errors",

@@ -181,6 +181,14 @@ class CannotSuspendError(UnsupportedError, slug="cannot-suspend"):
     """A value was asked for where the block cannot be suspended, such as under a C function."""
 
 
+class WaitError(TraceError, slug="never-bound"):
+    """Blocks wait for one another, and none of them can go on."""
+
+
+class InvokeError(TraceError, slug="invoke-refused"):
+    """An input was given to a run that cannot take it, or a run has no place for a request."""
+
+
 class UnknownNameError(TraceError, AttributeError, slug="unknown-name"):
     """No module, alias or port has this name. The message lists the nearest."""
 
@@ -253,6 +261,13 @@ class HeldValueWarning(UserWarning):
 
 
 HeldValueWarning.__module__ = _PUBLIC_MODULE
+
+
+class StepsWarning(UserWarning):
+    """A loop asked for more steps than the run had."""
+
+
+StepsWarning.__module__ = _PUBLIC_MODULE
 
 
 class ExitTracingException(BaseException):

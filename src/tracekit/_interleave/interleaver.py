@@ -1,0 +1,600 @@
+"""Runs bodies in step with a forward pass.
+
+The forward calls `visit` at each site and goes on with what comes back. While it stands there,
+all bodies are served in written order, again and again until none can move. When the forward is
+over, `finish` tells each body that still waits that its value will not come, and so brings all of
+them to an end.
+
+What a path is, how a site is reached, and what surrounds a running body (gradients on or off) is
+the host's affair; see `Host`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+from .._protocol import Abort, Raised
+from ..errors import InternalError, NeverRanError, OutOfOrderError, StepsWarning, WaitError
+from . import flow
+from .requests import AwaitName, Meet, NextStep, Read, Skip, Stop, Write
+from .site import Site, spell, spell_recent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .position import Clock, Loop
+    from .requests import Key, Request
+    from .worker import Worker
+
+WAIT: Final = object()
+"""Not yet: the request stays pending."""
+
+NOTHING: Final = object()
+"""What `visit` is given at a site that has no value of its own."""
+
+_ABORTS_BEFORE_CLOSE = 100
+
+
+class EndRun(BaseException):
+    """Takes the model out of its forward when the run ends early. Never reaches a user.
+
+    Not an `Exception`, so that a model's `except Exception` does not swallow it; a model that
+    catches everything meets it again at the next site.
+    """
+
+
+class Host:
+    """What the interleaver asks of its surroundings; this one knows nothing.
+
+    A subclass overrides what it needs.
+    """
+
+    def enter(self, worker: Worker) -> None:
+        """A body is about to run."""
+
+    def leave(self, worker: Worker) -> None:
+        """The body has suspended or ended; the model is about to go on."""
+
+    def reach(self, request: Read) -> BaseException | None:
+        """See to it that the request's site will be visited, or say why it cannot be."""
+        return None
+
+    def handed_out(self, worker: Worker, site: Site, value: object) -> None:
+        """A body got *value* by a read."""
+
+    def narrow(self, worker: Worker, site: Site, value: object) -> object:
+        """Give the part of a site's value that *worker* sees."""
+        return value
+
+    def widen(self, worker: Worker, site: Site, value: object, new: object) -> object:
+        """Put *new*, which *worker* wrote, in the place of its part of *value*."""
+        return new
+
+    def settle(self, worker: Worker, site: Site, value: object, part: object) -> object:
+        """Take over what was edited in *part*, which `narrow` gave; give the new value."""
+        return value
+
+    def skipped(self, parts: list[tuple[Worker, object]], site: Site) -> object:
+        """Make one output of what all the bodies that skip a module have given."""
+        return parts[-1][1]
+
+    def explain(self, request: Read) -> tuple[str, str, str]:
+        """Say why a site was never visited: rows *Seen*, *Why* and *Fix*; empty if unknown."""
+        return ("", "", "")
+
+
+class Standing:
+    """The site where the model stands now, and what the bodies made of its value."""
+
+    __slots__ = ("key", "parts", "site", "skips", "value")
+
+    def __init__(self, key: Key, visit: int, value: object) -> None:
+        self.key = key
+        self.site = Site(key[0], key[1], visit)
+        self.value = value
+        self.parts: dict[int, tuple[Worker, object]] = {}
+        self.skips: list[tuple[Worker, object]] = []
+
+
+class Interleaver:
+    """Serves bodies in step with one run.
+
+    Attributes:
+        workers: The bodies, in written order.
+        host: The surroundings.
+        owners: Whose sites may be asked for.
+        wanted: How many bodies wait at each path and port. A site that is not in it may be
+            passed without a call of `visit`.
+        watched: Modules whose calls must be announced with `entered`.
+        standing: Where the model stands, while bodies are served.
+        current: The body that runs at this moment.
+        ended: The run is to end: a body failed, or stopped it.
+        closing: No site but the one where the model stands can still come.
+    """
+
+    def __init__(self, host: Host, owners: Sequence[object] = ()) -> None:
+        self.host = host
+        self.owners = owners
+        self.workers: list[Worker] = []
+        self.wanted: dict[Key, int] = {}
+        self.watched: set[str] = set()
+        self.clocks: dict[str, Clock] = {}
+        self.calls: dict[str, int] = {}
+        self.passed: list[Site] = []
+        self.counts: dict[Key, int] = {}
+        self.standing: Standing | None = None
+        self.current: Worker | None = None
+        self.failure: BaseException | None = None
+        self.writes: list[tuple[Site, str]] = []
+        self.ended = False
+        self.stopped = False
+        self.closing = False
+        self.over = False
+        self.model_error: BaseException | None = None
+        self._unwound: list[BaseException] = []
+
+    # Before the forward.
+
+    def add(self, worker: Worker) -> None:
+        """Take a body into the run; written order is the order of these calls."""
+        worker.order = len(self.workers)
+        self.workers.append(worker)
+
+    def start(self, worker: Worker, value: object = None) -> None:
+        """Run a body up to its first request."""
+        worker.start(value)
+        self._run(worker, None)
+
+    # During the forward.
+
+    def entered(self, path: str) -> None:
+        """A watched module is being called: a step may end, and the next one begin.
+
+        Raises:
+            EndRun: The run is over early.
+        """
+        call = self.calls.get(path, 0)
+        self.calls[path] = call + 1
+        clock = self.clocks.get(path)
+        if clock is not None:
+            self._end_step(clock)
+            clock.index += 1
+        self._serve()
+        if self.ended:
+            raise EndRun
+
+    def visit(self, key: Key, visit: int, value: Any) -> Any:
+        """The model has come to a site: serve the bodies, and give the value to go on with.
+
+        Args:
+            key: Path and port.
+            visit: How many times the model was here before.
+            value: What stands there.
+
+        Returns:
+            *value*, or what the bodies put in its place.
+
+        Raises:
+            EndRun: The run is over early: a body failed, or stopped it.
+        """
+        if self.ended:
+            raise EndRun
+        self.counts[key] = visit + 1
+        if key in self.wanted:
+            outer = self.standing
+            self.standing = standing = Standing(key, visit, value)
+            try:
+                self._serve()
+                value = self._settled(standing)
+            finally:
+                self.standing = outer
+            if value is not NOTHING or key[1] != "skip":
+                self.passed.append(standing.site)
+            if self.ended:
+                raise EndRun
+        else:
+            self.passed.append(Site(key[0], key[1], visit))
+        return value
+
+    def _settled(self, standing: Standing) -> Any:
+        if standing.skips and not self.ended:
+            return self.host.skipped(standing.skips, standing.site)
+        value = standing.value
+        for worker, part in standing.parts.values():
+            value = self.host.settle(worker, standing.site, value, part)
+        return value
+
+    def _serve(self) -> None:
+        """Serve all bodies, in written order, until none can move."""
+        moved = True
+        while moved and not self.failure:
+            moved = False
+            for worker in self.workers:
+                request = worker.pending
+                if request is None or worker is self.current:
+                    continue
+                answer = self._answer(worker, request)
+                if answer is not WAIT:
+                    moved = True
+                    self._run(worker, answer)
+                    if self.failure:
+                        return
+
+    def _run(self, worker: Worker, answer: object) -> None:
+        """Resume a body until it waits for something that is not there, or ends."""
+        if worker.pending is not None:
+            self._unpark(worker, worker.pending)
+        outer = self.current
+        self.current = worker
+        self.host.enter(worker)
+        try:
+            while True:
+                request = worker.send(answer)
+                if request is None:
+                    break
+                answer = self._accept(worker, request)
+                if answer is WAIT:
+                    worker.pending = request
+                    break
+        finally:
+            self.current = outer
+            self.host.leave(worker)
+        if worker.error is not None:
+            self._failed(worker)
+
+    def _failed(self, worker: Worker) -> None:
+        error, worker.error = worker.error, None
+        self.ended = True
+        if isinstance(error, Abort):
+            return
+        if worker.aborted:
+            if error is not None:
+                self._unwound.append(error)
+        elif self.failure is None:
+            self.failure = error
+
+    # Requests.
+
+    def _accept(self, worker: Worker, request: Request) -> object:
+        """Answer a new request, or note that it waits."""
+        if worker.aborted:
+            return Raised(Abort())
+        kind = type(request)
+        if kind is Read or kind is Write or kind is Skip:
+            answer = self._answer_site(worker, request)  # type: ignore[arg-type]
+            if answer is not WAIT:
+                return answer
+            refusal = self._refuse_site(worker, request)  # type: ignore[arg-type]
+            if refusal is not None:
+                return Raised(refusal)
+            key = request.key  # type: ignore[union-attr]
+            self.wanted[key] = self.wanted.get(key, 0) + 1
+            return WAIT
+        if kind is Stop:
+            self.stop()
+            worker.aborted = True
+            return Raised(Abort())
+        if kind is NextStep:
+            return self._accept_step(worker, request.loop)  # type: ignore[union-attr]
+        if kind is Meet:
+            request.barrier.arrive(worker)  # type: ignore[union-attr]
+        elif kind is not AwaitName:
+            return Raised(
+                InternalError(f"a block yielded {request!r}, which is no request")
+            )
+        return self._answer(worker, request)
+
+    def _unpark(self, worker: Worker, request: Request) -> None:
+        worker.pending = None
+        if isinstance(request, Read):
+            left = self.wanted[request.key] - 1
+            if left:
+                self.wanted[request.key] = left
+            else:
+                del self.wanted[request.key]
+
+    def _answer(self, worker: Worker, request: Request) -> object:
+        """Answer a pending request, if that can be done now."""
+        if isinstance(request, Read):
+            return self._answer_site(worker, request)
+        if isinstance(request, NextStep):
+            return self._answer_step(worker, request.loop)
+        if isinstance(request, AwaitName):
+            if flow.blocker(self.workers, worker, request.name) is not None:
+                return WAIT
+            return flow.value_of(self.workers, worker, request.name)
+        if isinstance(request, Meet):
+            return None if request.barrier.passes(worker) else WAIT
+        return WAIT
+
+    def _answer_site(self, worker: Worker, request: Read) -> object:
+        standing = self.standing
+        if standing is None or standing.key != request.key:
+            return WAIT
+        if request.owner not in self.owners:
+            return WAIT
+        loops = worker.loops
+        if loops and loops[-1].clock is None and loops[-1].index != standing.site.visit:
+            return WAIT
+        return self.apply(worker, request, standing)
+
+    def apply(self, worker: Worker, request: Read, standing: Standing) -> object:
+        """Read or write where the model stands.
+
+        Args:
+            worker: The body that asks.
+            request: What it asks for.
+            standing: Where the model stands: the request's site.
+
+        Returns:
+            The value read, else `None`; or `Raised` if it is refused.
+        """
+        host, site = self.host, standing.site
+        kind = type(request)
+        if kind is Skip:
+            standing.skips.append((worker, request.value))  # type: ignore[attr-defined]
+            return None
+        held = standing.parts.get(worker.order)
+        whole = host.narrow(worker, site, standing.value) if held is None else held[1]
+        view = request.view
+        try:
+            if kind is Read:
+                if held is None and whole is not standing.value:
+                    standing.parts[worker.order] = (worker, whole)
+                value = whole if view is None else view.get(whole)
+                host.handed_out(worker, site, value)
+                return value
+            new: object = request.value  # type: ignore[attr-defined]
+            if view is not None:
+                new = view.put(whole, new)
+            standing.value = host.widen(worker, site, standing.value, new)
+        except Exception as error:  # noqa: BLE001 - belongs to the line that asked
+            return Raised(error)
+        # Every other body's part was a part of the old value.
+        standing.parts.clear()
+        filename, lineno = worker.position()
+        self.writes.append((site, f"{filename}:{lineno}"))
+        return None
+
+    def _refuse_site(self, worker: Worker, request: Read) -> BaseException | None:
+        """Say why the site of a new request cannot come, if that is known already."""
+        if request.owner not in self.owners:
+            return self._foreign(worker, request)
+        path, port = request.key
+        loops = worker.loops
+        loop = loops[-1] if loops else None
+        if loop is not None and loop.clock is None and loop.index is not None:
+            if self.counts.get(request.key, 0) > loop.index:
+                return self._too_late(worker, request)
+            loop.paths.add(path)
+        if self.over or (self.closing and port != "result"):
+            return self._too_late(worker, request)
+        return self.host.reach(request)
+
+    # Steps.
+
+    def clock(self, path: str) -> Clock:
+        """Give the clock that counts the calls of a module, from now on."""
+        clock = self.clocks.get(path)
+        if clock is None:
+            from .position import Clock as NewClock
+
+            clock = self.clocks[path] = NewClock(path)
+            clock.index = self.calls.get(path, 0) - 1
+            self.watched.add(path)
+        return clock
+
+    def _accept_step(self, worker: Worker, loop: Loop) -> object:
+        if loop.index is None:
+            worker.loops.append(loop)
+        loop.wanted = next(loop.steps, None)
+        if loop.wanted is None:
+            return self._end_loop(worker, loop)
+        if self.over:
+            return self._outrun(worker, loop)
+        clock = loop.clock
+        if clock is not None and clock.index > loop.wanted:
+            wanted = loop.wanted
+            self._end_loop(worker, loop)
+            return Raised(
+                OutOfOrderError(
+                    f"step {wanted} is already past",
+                    where=worker.where(),
+                    seen=f"the run is in step {clock.index}",
+                    why="a block runs once, in step with the model; steps come in ascending order",
+                    fix="start the loop before the block asks for values of later steps",
+                )
+            )
+        return self._answer_step(worker, loop)
+
+    def _answer_step(self, worker: Worker, loop: Loop) -> object:
+        wanted = loop.wanted
+        assert wanted is not None
+        if loop.clock is not None:
+            if loop.clock.index != wanted:
+                return WAIT
+        elif (loop.paths or not loop.bounded) and loop.taken:
+            calls = self.calls
+            if not any(calls.get(path, 0) > wanted for path in loop.paths):
+                self.watched |= loop.paths
+                return WAIT
+        loop.index = wanted
+        loop.taken += 1
+        return wanted
+
+    def leave_loop(self, loop: Loop) -> None:
+        """The body has left a loop, by `break` or by an error."""
+        for worker in self.workers:
+            if loop in worker.loops:
+                self._end_loop(worker, loop)
+
+    def _end_loop(self, worker: Worker, loop: Loop) -> None:
+        loop.ended = True
+        if loop in worker.loops:
+            worker.loops.remove(loop)
+
+    def _outrun(self, worker: Worker, loop: Loop) -> None:
+        if loop.bounded:
+            filename, lineno = worker.position()
+            warnings.warn_explicit(
+                f"the loop asked for step {loop.wanted}, but the run had {loop.taken} of its "
+                "steps; the code after the loop runs",
+                StepsWarning,
+                filename,
+                lineno,
+            )
+        return self._end_loop(worker, loop)
+
+    def _end_step(self, clock: Clock) -> None:
+        """The step of *clock* is over: what still waits for a site in it will not get it."""
+        if clock.index < 0:
+            return
+        for worker in self.workers:
+            while (
+                isinstance(worker.pending, Read)
+                and worker.loops
+                and worker.loops[-1].clock is clock
+                and not self.failure
+            ):
+                self._run(worker, Raised(self._too_late(worker, worker.pending)))
+
+    # The end.
+
+    def stop(self) -> None:
+        """End the run for all bodies, at the end of the visit where the model stands."""
+        self.stopped = True
+        self.ended = True
+
+    def finish(self, error: BaseException | None = None) -> BaseException | None:
+        """The forward is over: bring all bodies to their ends.
+
+        Args:
+            error: What the forward raised.
+
+        Returns:
+            What the run is to raise; `None` if it went well, or was stopped.
+        """
+        self.over = True
+        self.closing = True
+        if error is not None and not isinstance(error, EndRun) and not self.ended:
+            self.model_error = error
+            self._add_note(error)
+        blocks_saw_it = False
+        while not self.ended:
+            self._serve()
+            worker = next((w for w in self.workers if w.pending is not None), None)
+            if worker is None or self.ended:
+                break
+            if self.model_error is not None and not worker.told:
+                worker.told = blocks_saw_it = True
+                self._run(worker, Raised(self.model_error))
+            else:
+                self._run_last(worker)
+        if self.ended:
+            self._unwind()
+        problem = self.failure
+        if problem is None and self.ended:
+            problem = self._unwound[0] if self._unwound else None
+        elif problem is None and not blocks_saw_it:
+            problem = self.model_error
+        elif problem is not None:
+            for other in self._unwound:
+                problem.add_note(f"While another block was unwound, it raised {other!r}")
+        self.failure = self.model_error = None
+        self._unwound = []
+        return problem
+
+    def _run_last(self, worker: Worker) -> None:
+        """Tell a body that what it waits for will not come."""
+        # A name waits for an earlier block and a barrier for any: sites and steps go first,
+        # since their bodies may set the others free.
+        waiting = [w for w in self.workers if w.pending is not None]
+        worker = next((w for w in waiting if isinstance(w.pending, Read | NextStep)), worker)
+        request = worker.pending
+        if isinstance(request, NextStep):
+            self._run(worker, self._outrun(worker, request.loop))
+        elif isinstance(request, Read):
+            self._run(worker, Raised(self._too_late(worker, request)))
+        else:
+            self._run(worker, Raised(self._deadlock(worker, waiting)))
+
+    def _unwind(self) -> None:
+        """Unwind what is suspended; `finally` blocks run, and requests in them raise."""
+        for worker in self.workers:
+            for _ in range(_ABORTS_BEFORE_CLOSE):
+                if worker.pending is None:
+                    break
+                worker.aborted = True
+                self._run(worker, Raised(Abort()))
+            if worker.generator is not None and worker.started:
+                worker.generator.close()
+                worker.generator = None
+
+    # Messages.
+
+    def _add_note(self, error: BaseException) -> None:
+        try:
+            for site, place in self.writes[-3:]:
+                error.add_note(f"tracekit: `{site}` had been written by the block, at {place}")
+        except Exception:  # noqa: BLE001 - an error that takes no notes is raised without
+            return
+
+    def _foreign(self, worker: Worker, request: Read) -> BaseException:
+        return NeverRanError(
+            f"`{spell(request.key[0], request.name)}` belongs to another model than the one "
+            "that this block runs in step with",
+            where=worker.where(),
+            why="a block is served by its own run; it cannot wait for another one",
+            fix="read the value before this block begins, in the block of its own model",
+        )
+
+    def _too_late(self, worker: Worker, request: Read) -> BaseException:
+        path, port = request.key
+        name = spell(path, request.name)
+        recent = f"sites visited so far, oldest first: {spell_recent(self.passed)}"
+        seen, why, fix = self.host.explain(request)
+        seen = f"{recent}\n{seen}" if seen else recent
+        count = self.counts.get(request.key, 0)
+        if count or not why:
+            error: BaseException = OutOfOrderError(
+                f"`{name}` was asked for, but the model is already past it"
+                + (f" ({count} times)" if count > 1 else ""),
+                where=worker.where(),
+                seen=seen,
+                why="a block runs once, in step with the model, "
+                "and a site can be reached only before the model leaves it",
+                fix=fix or "ask in the order in which the model runs, "
+                "or read the value in an invoke of its own",
+            )
+        else:
+            error = NeverRanError(
+                f"`{name}` was asked for, but `{spell(path, '')}` did not run",
+                where=worker.where(),
+                seen=seen,
+                why=why,
+                fix=fix,
+            )
+        error.__cause__ = self.model_error
+        return error
+
+    def _deadlock(self, worker: Worker, waiting: list[Worker]) -> BaseException:
+        request = worker.pending
+        others = "\n".join(
+            f"{other.where()} waits for {other.pending!r}" for other in waiting if other != worker
+        )
+        if isinstance(request, Meet):
+            count = len(request.barrier.arrived)
+            what = f"{request.barrier!r} was reached by {count} blocks only"
+            fix = f"call it in {request.barrier.participants} blocks, or give the right number"
+        else:
+            name = request.name if isinstance(request, AwaitName) else ""
+            what = f"the name `{name}`, which an earlier block binds, can never be bound"
+            fix = "bind it before the earlier block waits for this one"
+        return WaitError(
+            what,
+            where=worker.where(),
+            seen=others,
+            why="each block waits for another one, and the model is at its end",
+            fix=fix,
+        )

@@ -1,0 +1,140 @@
+"""One body being run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from .._protocol import Carrier
+
+if TYPE_CHECKING:
+    from .position import Loop
+    from .requests import Request
+
+_OURS: Final = str(Path(__file__).resolve().parents[1])
+
+
+class Body(Protocol):
+    """What a worker needs to know of a captured block."""
+
+    name: str
+    filename: str
+    first_lineno: int
+
+    def start(self, value: object) -> Generator[Any, Any, Any]:
+        """Give a fresh generator of the block; *value* is what the `as` target gets."""
+        ...
+
+
+class Worker:
+    """One body being run: its generator, and what it waits for.
+
+    Attributes:
+        body: The block.
+        order: Its place in written order, from 0.
+        rows: Which part of the batch it sees; `None` for all of it.
+        pending: The request that it waits for.
+        loops: The loops over steps that it is in, innermost last.
+        value: What the body returned.
+        error: What the body raised; taken out by whoever raises it on.
+        aborted: It is being unwound; further requests end it too.
+        modes: What the host keeps about the surroundings of the body.
+    """
+
+    __slots__ = (
+        "aborted",
+        "body",
+        "error",
+        "generator",
+        "loops",
+        "modes",
+        "order",
+        "pending",
+        "rows",
+        "started",
+        "told",
+        "value",
+    )
+
+    def __init__(self, body: Body, order: int = 0, rows: object = None) -> None:
+        self.body = body
+        self.order = order
+        self.rows = rows
+        self.generator: Generator[Any, Any, Any] | None = None
+        self.pending: Request | None = None
+        self.loops: list[Loop] = []
+        self.value: object = None
+        self.error: BaseException | None = None
+        self.started = False
+        self.aborted = False
+        self.told = False
+        self.modes: Any = None
+
+    def __repr__(self) -> str:
+        return f"<worker {self.order} of {self.body.name}, waits for {self.pending!r}>"
+
+    @property
+    def finished(self) -> bool:
+        """It ran to its end, or raised."""
+        return self.started and self.generator is None
+
+    def start(self, value: object) -> None:
+        """Make the generator; the first `send` enters it."""
+        self.started = True
+        self.generator = self.body.start(value)
+
+    def send(self, answer: object) -> Request | None:
+        """Run on until the next request.
+
+        Args:
+            answer: What the pending request is answered with; `None` at first.
+
+        Returns:
+            The next request; `None` if the body has ended, with `value` or `error` set.
+        """
+        generator = self.generator
+        assert generator is not None
+        try:
+            request: Request = generator.send(answer)
+        except StopIteration as end:
+            self.value = end.value
+        except Carrier as carrier:
+            self.error = carrier.error
+        except BaseException as error:  # noqa: BLE001 - handed on by the interleaver
+            # This frame holds the worker and the traceback holds this frame: cut it off.
+            traceback = error.__traceback__
+            self.error = error.with_traceback(traceback and traceback.tb_next)
+            del traceback
+        else:
+            return request
+        self.generator = None
+        return None
+
+    def position(self) -> tuple[str, int]:
+        """Find the user's line at which the body is suspended.
+
+        Returns:
+            File name and line, of the innermost frame that is not ours; of the block itself if
+            nothing is suspended.
+        """
+        place = (self.body.filename, self.body.first_lineno)
+        generator: Any = self.generator
+        while generator is not None:
+            frame: FrameType | None = getattr(generator, "gi_frame", None)
+            if frame is None:
+                break
+            filename = frame.f_code.co_filename
+            if frame.f_lineno is not None and not filename.startswith(_OURS):
+                place = (filename, frame.f_lineno)
+            generator = generator.gi_yieldfrom
+        return place
+
+    def where(self) -> str:
+        """Say where the body is suspended, as the row *At* of a message."""
+        filename, lineno = self.position()
+        text = f"{filename}:{lineno}"
+        if (filename, self.body.first_lineno) == (self.body.filename, lineno):
+            return text
+        return f"{text}, in the block that starts at line {self.body.first_lineno}"
