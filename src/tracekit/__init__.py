@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from ._vocabulary.session import session as session
     from .errors import AlreadyEnteredError as AlreadyEnteredError
     from .errors import AsyncWithError as AsyncWithError
+    from .errors import BatchAxisError as BatchAxisError
+    from .errors import CannotJoinError as CannotJoinError
     from .errors import CannotSuspendError as CannotSuspendError
     from .errors import DoubleBosWarning as DoubleBosWarning
     from .errors import ExitTracingException as ExitTracingException
@@ -39,6 +41,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import NotRunningError as NotRunningError
     from .errors import OutOfOrderError as OutOfOrderError
     from .errors import PromptError as PromptError
+    from .errors import RowsMismatchError as RowsMismatchError
+    from .errors import ScanMismatchError as ScanMismatchError
     from .errors import SkeletonWarning as SkeletonWarning
     from .errors import StepsWarning as StepsWarning
     from .errors import TraceError as TraceError
@@ -47,6 +51,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import UnsupportedError as UnsupportedError
     from .errors import UnsupportedGenerationError as UnsupportedGenerationError
     from .errors import UnsupportedPythonError as UnsupportedPythonError
+    from .errors import ValueNotKnownError as ValueNotKnownError
     from .errors import WaitError as WaitError
     from .errors import WeightsNotLoadedError as WeightsNotLoadedError
     from .errors import WithBlockNotFoundError as WithBlockNotFoundError
@@ -60,6 +65,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "AlreadyEnteredError": ".errors",
     "AsyncWithError": ".errors",
+    "BatchAxisError": ".errors",
+    "CannotJoinError": ".errors",
     "CannotSuspendError": ".errors",
     "DoubleBosWarning": ".errors",
     "ExitTracingException": ".errors",
@@ -82,6 +89,8 @@ _HOMES = {
     "NotRunningError": ".errors",
     "OutOfOrderError": ".errors",
     "PromptError": ".errors",
+    "RowsMismatchError": ".errors",
+    "ScanMismatchError": ".errors",
     "SkeletonWarning": ".errors",
     "StepsWarning": ".errors",
     "TraceError": ".errors",
@@ -91,6 +100,7 @@ _HOMES = {
     "UnsupportedError": ".errors",
     "UnsupportedGenerationError": ".errors",
     "UnsupportedPythonError": ".errors",
+    "ValueNotKnownError": ".errors",
     "WaitError": ".errors",
     "WeightsNotLoadedError": ".errors",
     "WithBlockNotFoundError": ".errors",

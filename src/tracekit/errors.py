@@ -256,6 +256,29 @@ for _warning in (SkeletonWarning, DoubleBosWarning):
     _warning.__module__ = _PUBLIC_MODULE
 
 
+# Several inputs in one run, and runs on shapes.
+
+
+class ValueNotKnownError(TraceError, slug="value-not-known"):
+    """The value of a tensor was asked for in a scan, where only its shape is known."""
+
+
+class ScanMismatchError(TraceError, slug="scan-mismatch"):
+    """The scan of a block found a shape, dtype or device that does not fit."""
+
+
+class BatchAxisError(TraceError, slug="batch-axis"):
+    """A value has no batch axis, so one invoke cannot have or edit rows of it."""
+
+
+class CannotJoinError(TraceError, slug="cannot-join"):
+    """The inputs of several invokes cannot be joined into one run."""
+
+
+class RowsMismatchError(TraceError, slug="rows-mismatch"):
+    """What an invoke writes does not fit the rows that it has."""
+
+
 class HeldValueWarning(UserWarning):
     """A tensor that was read from the model has changed, or an edit of it comes too late."""
 
