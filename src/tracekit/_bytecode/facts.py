@@ -13,7 +13,12 @@ from collections.abc import Mapping
 from types import CodeType
 from typing import Final
 
-OPMAP: Final[Mapping[str, int]] = dict(dis.opmap)
+# Opcodes that a code object can hold. 3.12 and 3.13 also list the compiler's pseudo opcodes,
+# numbered from 256, LOAD_METHOD among them.
+_LAST_OPCODE: Final = 255
+OPMAP: Final[Mapping[str, int]] = {
+    name: op for name, op in dis.opmap.items() if op <= _LAST_OPCODE
+}
 OPNAMES: Final[tuple[str, ...]] = tuple(opcode.opname)
 HAVE_ARGUMENT: Final = dis.HAVE_ARGUMENT
 

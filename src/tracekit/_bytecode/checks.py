@@ -1,0 +1,614 @@
+"""The checks put at each instruction that can run Python code.
+
+For every such instruction the same shape is emitted:
+
+    ask the guard about the operands      None: do the instruction as it stands
+    drive the generator it returned       with an inlined SEND loop
+    put its value where the instruction's result would have been
+
+so a request made anywhere below travels up through `SEND` (C code, no Python per level), and the
+values on this frame's stack stay where they are. What is inserted carries the location and the
+handler of the instruction it serves; where nothing suspends, the original instruction itself runs,
+and its errors, carets and line events are its own.
+
+Things that don't work: a driver that keeps a stack of generators (deep calls get dearer than they
+save, and handled exceptions lose their chain); `gen.throw()` for errors (each version closes
+differently; errors travel as answers instead); a marker returned by the attribute itself (a C
+function that reads the attribute would hand the marker on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from .. import _protocol
+from .facts import (
+    CALLS_HAVE_PRECALL,
+    COMPARE_BOOL_BIT,
+    COMPARE_SHIFT,
+    COMPARE_SYMBOLS,
+    JUMPS_NEED_A_BOOL,
+    KEYWORD_NAMES_ARE_AN_INSTRUCTION,
+    LOOPS_END_WITH_END_FOR,
+    METHODS_HAVE_THEIR_OWN_LOAD,
+    NULL_IS_ABOVE_THE_CALLABLE,
+    SEND_LEAVES_THE_RECEIVER,
+    YIELD_IN_SEND_LOOP,
+)
+from .opcodes import (
+    BEFORE_WITH,
+    BINARY_OP,
+    BINARY_SLICE,
+    BINARY_SUBSCR,
+    BUILD_SLICE,
+    CALL,
+    CALL_FUNCTION_EX,
+    CALL_INTRINSIC_1,
+    CALL_KW,
+    COMPARE_OP,
+    CONTAINS_OP,
+    CONVERT_VALUE,
+    COPY,
+    DELETE_ATTR,
+    DELETE_SUBSCR,
+    DICT_MERGE,
+    DICT_UPDATE,
+    END_SEND,
+    FOR_ITER,
+    FORMAT_SIMPLE,
+    FORMAT_VALUE,
+    FORMAT_WITH_SPEC,
+    GET_ITER,
+    GET_YIELD_FROM_ITER,
+    IS_OP,
+    JUMP_BACKWARD_NO_INTERRUPT,
+    JUMP_FORWARD,
+    JUMP_IF_FALSE_OR_POP,
+    JUMP_IF_TRUE_OR_POP,
+    KW_NAMES,
+    LIST_EXTEND,
+    LOAD_ATTR,
+    LOAD_CONST,
+    LOAD_METHOD,
+    LOAD_SUPER_ATTR,
+    MATCH_CLASS,
+    POP_JUMP_IF_FALSE,
+    POP_JUMP_IF_NONE,
+    POP_JUMP_IF_TRUE,
+    POP_TOP,
+    PRECALL,
+    PUSH_EXC_INFO,
+    PUSH_NULL,
+    RAISE_VARARGS,
+    RESUME,
+    SEND,
+    SET_UPDATE,
+    STORE_ATTR,
+    STORE_SLICE,
+    STORE_SUBSCR,
+    SWAP,
+    TO_BOOL,
+    TRUTH_JUMPS,
+    UNARY_INVERT,
+    UNARY_NEGATIVE,
+    UNARY_NOT,
+    UNARY_POSITIVE,
+    UNPACK_EX,
+    UNPACK_SEQUENCE,
+    WITH_EXCEPT_START,
+    YIELD_VALUE,
+)
+from .program import Handler, Instr, Label, Location, Program
+from .shapes import calls_with_self
+
+Guard = Callable[..., Generator[Any, Any, Any] | None]
+
+EXTRA_STACK: Final = 8
+"""Stack slots that the longest of these sequences needs above the program's own."""
+
+_RESUME_AFTER_YIELD: Final = 1
+_RESUME_AFTER_SEND: Final = 2
+_UNARY_POSITIVE_INTRINSIC: Final = 5
+_STOPITERATION_ERROR: Final = 3
+_CONVERSIONS: Final = ("", "s", "r", "a")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hooks:
+    """What the inserted checks call. `docs/inside/map.md` has the table of what each must do."""
+
+    resolve: Callable[[Any], Callable[..., Generator[Any, Any, Any]] | None]
+    attr: Callable[[str], Guard]
+    super_attr: Callable[[str], Guard]
+    store_attr: Callable[[str], Guard]
+    delete_attr: Callable[[str], Guard]
+    binary: Callable[[int], Guard]
+    compare: Callable[[str], Guard]
+    unary: Callable[[str], Guard]
+    truth: Guard
+    contains: Guard
+    subscr: Guard
+    store_subscr: Guard
+    delete_subscr: Guard
+    iter: Guard
+    step: Callable[[Any], Generator[Any, Any, Any]]
+    unpack: Guard
+    mapping: Guard
+    enter: Guard
+    exit_error: Guard
+    format: Callable[[str], Guard]
+    match_class: Guard
+    delegate: Callable[[Any], Generator[Any, Any, Any]]
+    unwrap: Callable[[BaseException], BaseException]
+    carry: Callable[[BaseException], BaseException]
+    carry_generator: Callable[[BaseException], BaseException]
+    virtual_iterators: frozenset[type]
+
+
+def instrument(program: Program, hooks: Hooks, depth: int, *, is_generator: bool) -> None:
+    """Put the checks into *program*, in place.
+
+    Args:
+        program: As lifted or cut.
+        hooks: What the checks call.
+        depth: Stack slots in use where the program starts.
+        is_generator: Whether it is the body of a user's generator function, whose `yield`s hand
+            out items.
+    """
+    _Instrumenter(program, hooks, is_generator=is_generator).run(depth)
+
+
+@lru_cache(maxsize=None)
+def _handlers() -> dict[int, str]:
+    """Opcode -> name of the method that emits it."""
+    table = {
+        CALL: "call",
+        CALL_KW: "call",
+        CALL_FUNCTION_EX: "call_function_ex",
+        LOAD_ATTR: "load_attr",
+        LOAD_METHOD: "load_attr",
+        LOAD_SUPER_ATTR: "load_super_attr",
+        STORE_ATTR: "store_attr",
+        DELETE_ATTR: "delete_attr",
+        BINARY_OP: "binary_op",
+        BINARY_SUBSCR: "binary_subscr",
+        BINARY_SLICE: "binary_slice",
+        STORE_SUBSCR: "store_subscr",
+        STORE_SLICE: "store_slice",
+        DELETE_SUBSCR: "delete_subscr",
+        COMPARE_OP: "compare_op",
+        CONTAINS_OP: "contains_op",
+        UNARY_NEGATIVE: "unary",
+        UNARY_POSITIVE: "unary",
+        UNARY_INVERT: "unary",
+        CALL_INTRINSIC_1: "intrinsic",
+        TO_BOOL: "to_bool",
+        GET_ITER: "get_iter",
+        FOR_ITER: "for_iter",
+        GET_YIELD_FROM_ITER: "yield_from",
+        UNPACK_SEQUENCE: "unpack",
+        UNPACK_EX: "unpack",
+        LIST_EXTEND: "unpack",
+        SET_UPDATE: "unpack",
+        DICT_UPDATE: "mapping",
+        DICT_MERGE: "mapping",
+        BEFORE_WITH: "before_with",
+        WITH_EXCEPT_START: "with_except_start",
+        PUSH_EXC_INFO: "push_exc_info",
+        FORMAT_VALUE: "format_value",
+        FORMAT_SIMPLE: "format_simple",
+        FORMAT_WITH_SPEC: "format_with_spec",
+        CONVERT_VALUE: "convert_value",
+        MATCH_CLASS: "match_class",
+        YIELD_VALUE: "yield_value",
+        PRECALL: "drop",
+        KW_NAMES: "keep_keyword_names",
+    }
+    if not JUMPS_NEED_A_BOOL:
+        table[UNARY_NOT] = "test"
+        table.update(dict.fromkeys(TRUTH_JUMPS, "test"))
+        table[JUMP_IF_FALSE_OR_POP] = "jump_or_pop"
+        table[JUMP_IF_TRUE_OR_POP] = "jump_or_pop"
+    table.pop(-1, None)
+    return table
+
+
+_IS_A_BOOL: Final = frozenset({CONTAINS_OP, IS_OP, UNARY_NOT})
+
+
+class _Instrumenter:
+    def __init__(self, program: Program, hooks: Hooks, *, is_generator: bool) -> None:
+        self.program = program
+        self.hooks = hooks
+        self.is_generator = is_generator
+        self.out: list[Instr | Label] = []
+        self.location: Location = None
+        self.handler: Handler | None = None
+        self.keyword_names = -1
+        self.previous = -1
+        self.in_send_loop = False
+        self.with_self: set[Instr] = set()
+
+    def run(self, depth: int) -> None:
+        program = self.program
+        if not NULL_IS_ABOVE_THE_CALLABLE:
+            self.with_self = calls_with_self(program.instrs, depth)
+        handlers = _handlers()
+        out = self.out
+        for instr in program.instrs:
+            if type(instr) is Label:
+                out.append(instr)
+                continue
+            assert type(instr) is Instr
+            name = handlers.get(instr.op)
+            if name is None:
+                out.append(instr)
+            else:
+                self.location = instr.location
+                self.handler = instr.handler
+                getattr(self, name)(instr)
+            self.previous = instr.op
+        program.instrs = out
+
+    # -- emitting ---------------------------------------------------------------------------
+
+    def emit(self, op: int, arg: Any = 0) -> None:
+        self.out.append(Instr(op, arg, self.location, self.handler))
+
+    def const(self, value: object) -> None:
+        self.emit(LOAD_CONST, self.program.const(value))
+
+    def call_with_self(self, count: int = 0) -> None:
+        """Call the function below a first argument and *count* more."""
+        if CALLS_HAVE_PRECALL:
+            self.emit(PRECALL, count)
+        self.emit(CALL, count)
+
+    def drive(self) -> None:
+        """Replace the generator on the stack by its return value, yielding what it yields."""
+        again, end = Label(), Label()
+        self.const(None)
+        self.out.append(again)
+        self.emit(SEND, end)
+        self.emit(YIELD_VALUE, YIELD_IN_SEND_LOOP)
+        self.emit(RESUME, _RESUME_AFTER_SEND)
+        self.emit(JUMP_BACKWARD_NO_INTERRUPT, again)
+        self.out.append(end)
+        if SEND_LEAVES_THE_RECEIVER:
+            self.emit(END_SEND)
+
+    def ask_guard(self, guard: object, operands: int, straight: Label, *more: object) -> None:
+        """Call *guard* with copies of the top operands; go to *straight* when it says None.
+
+        At *straight* the None is still on the stack.
+        """
+        self.const(guard)
+        for _ in range(operands):
+            self.emit(COPY, operands + 1)
+        for value in more:
+            self.const(value)
+        self.call_with_self(operands - 1 + len(more))
+        self.emit(COPY, 1)
+        self.emit(POP_JUMP_IF_NONE, straight)
+
+    def checked(
+        self,
+        instr: Instr,
+        guard: object,
+        operands: int,
+        *more: object,
+        has_result: bool = True,
+        after: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        """The general shape: the guarded value takes the operands' and the instruction's place."""
+        straight, done = Label(), Label()
+        self.ask_guard(guard, operands, straight, *more)
+        self.drive()
+        if has_result:
+            self.emit(SWAP, operands + 1)
+            self.pop(operands)
+        else:
+            self.pop(operands + 1)
+        for op, arg in after:
+            self.emit(op, arg)
+        self.emit(JUMP_FORWARD, done)
+        self.out.append(straight)
+        self.emit(POP_TOP)
+        self.out.append(instr)
+        self.out.append(done)
+
+    def replaced(self, guard: object) -> None:
+        """The guarded value takes the top operand's place, before the instruction."""
+        straight, done = Label(), Label()
+        self.ask_guard(guard, 1, straight)
+        self.drive()
+        self.emit(SWAP, 2)
+        self.emit(POP_TOP)
+        self.emit(JUMP_FORWARD, done)
+        self.out.append(straight)
+        self.emit(POP_TOP)
+        self.out.append(done)
+
+    def pop(self, count: int) -> None:
+        for _ in range(count):
+            self.emit(POP_TOP)
+
+    def apply(self, function: object) -> None:
+        """Replace the top of the stack by *function* of it."""
+        self.const(function)
+        self.emit(SWAP, 2)
+        self.call_with_self()
+
+    # -- calls ------------------------------------------------------------------------------
+
+    def drop(self, instr: Instr) -> None:
+        """PRECALL: written anew with the CALL it belongs to."""
+
+    def keep_keyword_names(self, instr: Instr) -> None:
+        self.keyword_names = instr.arg
+
+    def call(self, instr: Instr) -> None:
+        count = instr.arg
+        if NULL_IS_ABOVE_THE_CALLABLE:
+            place = count + (3 if instr.op == CALL_KW else 2)
+        else:
+            place = count + (2 if instr in self.with_self else 1)
+        self.resolved(instr, place)
+        self.keyword_names = -1
+
+    def call_function_ex(self, instr: Instr) -> None:
+        has_keywords = instr.arg & 1
+        if has_keywords:
+            self.emit(SWAP, 2)
+        self.replaced(self.hooks.unpack)
+        if has_keywords:
+            self.emit(SWAP, 2)
+        self.resolved(instr, has_keywords + (3 if NULL_IS_ABOVE_THE_CALLABLE else 2))
+
+    def resolved(self, instr: Instr, place: int) -> None:
+        """A call whose callable is *place* slots from the top."""
+        straight, done = Label(), Label()
+        self.const(self.hooks.resolve)
+        self.emit(COPY, place + 1)
+        self.call_with_self()
+        self.emit(COPY, 1)
+        self.emit(POP_JUMP_IF_NONE, straight)
+        self.emit(SWAP, place + 1)
+        self.emit(POP_TOP)
+        self.plain_call(Instr(instr.op, instr.arg, instr.location, instr.handler))
+        self.drive()
+        self.emit(JUMP_FORWARD, done)
+        self.out.append(straight)
+        self.emit(POP_TOP)
+        self.plain_call(instr)
+        self.out.append(done)
+
+    def plain_call(self, instr: Instr) -> None:
+        if instr.op == CALL:
+            if KEYWORD_NAMES_ARE_AN_INSTRUCTION and self.keyword_names >= 0:
+                self.emit(KW_NAMES, self.keyword_names)
+            if CALLS_HAVE_PRECALL:
+                self.emit(PRECALL, instr.arg)
+        self.out.append(instr)
+
+    # -- attributes -------------------------------------------------------------------------
+
+    def load_attr(self, instr: Instr) -> None:
+        names = self.program.code.co_names
+        if METHODS_HAVE_THEIR_OWN_LOAD:
+            is_method, name = instr.op == LOAD_METHOD, names[instr.arg]
+            plain = Instr(LOAD_ATTR, instr.arg, instr.location, instr.handler, instr.offset)
+        else:
+            is_method, name = bool(instr.arg & 1), names[instr.arg >> 1]
+            plain = instr
+            if is_method and not NULL_IS_ABOVE_THE_CALLABLE:
+                plain.arg &= ~1
+        self.method_or_value(plain, self.hooks.attr(name), 1, is_method=is_method)
+
+    def load_super_attr(self, instr: Instr) -> None:
+        is_method, name = bool(instr.arg & 1), self.program.code.co_names[instr.arg >> 2]
+        if is_method and not NULL_IS_ABOVE_THE_CALLABLE:
+            instr.arg &= ~1
+        self.method_or_value(instr, self.hooks.super_attr(name), 3, is_method=is_method)
+
+    def method_or_value(
+        self, instr: Instr, guard: object, operands: int, *, is_method: bool
+    ) -> None:
+        """A load that leaves `NULL, bound method` where a method is about to be called.
+
+        From 3.13 on the instruction itself does so when it runs straight.
+        """
+        if not is_method:
+            self.checked(instr, guard, operands)
+        elif NULL_IS_ABOVE_THE_CALLABLE:
+            self.checked(instr, guard, operands, after=((PUSH_NULL, 0),))
+        else:
+            self.checked(instr, guard, operands)
+            self.emit(PUSH_NULL)
+            self.emit(SWAP, 2)
+
+    def store_attr(self, instr: Instr) -> None:
+        name = self.program.code.co_names[instr.arg]
+        self.checked(instr, self.hooks.store_attr(name), 2, has_result=False)
+
+    def delete_attr(self, instr: Instr) -> None:
+        name = self.program.code.co_names[instr.arg]
+        self.checked(instr, self.hooks.delete_attr(name), 1, has_result=False)
+
+    # -- operators --------------------------------------------------------------------------
+
+    def binary_op(self, instr: Instr) -> None:
+        self.checked(instr, self.hooks.binary(instr.arg), 2)
+
+    def binary_subscr(self, instr: Instr) -> None:
+        self.checked(instr, self.hooks.subscr, 2)
+
+    def binary_slice(self, instr: Instr) -> None:
+        self.emit(BUILD_SLICE, 2)
+        instr.op = BINARY_SUBSCR
+        self.binary_subscr(instr)
+
+    def store_subscr(self, instr: Instr) -> None:
+        self.checked(instr, self.hooks.store_subscr, 3, has_result=False)
+
+    def store_slice(self, instr: Instr) -> None:
+        self.emit(BUILD_SLICE, 2)
+        instr.op = STORE_SUBSCR
+        self.store_subscr(instr)
+
+    def delete_subscr(self, instr: Instr) -> None:
+        self.checked(instr, self.hooks.delete_subscr, 2, has_result=False)
+
+    def compare_op(self, instr: Instr) -> None:
+        symbol = COMPARE_SYMBOLS[instr.arg >> COMPARE_SHIFT]
+        after = ((TO_BOOL, 0),) if instr.arg & COMPARE_BOOL_BIT else ()
+        self.checked(instr, self.hooks.compare(symbol), 2, after=after)
+
+    def contains_op(self, instr: Instr) -> None:
+        after = ((UNARY_NOT, 0),) if instr.arg else ()
+        self.checked(instr, self.hooks.contains, 2, after=after)
+
+    def unary(self, instr: Instr) -> None:
+        symbols = {UNARY_NEGATIVE: "-", UNARY_POSITIVE: "+", UNARY_INVERT: "~"}
+        self.checked(instr, self.hooks.unary(symbols[instr.op]), 1)
+
+    def intrinsic(self, instr: Instr) -> None:
+        if instr.arg == _UNARY_POSITIVE_INTRINSIC:
+            self.checked(instr, self.hooks.unary("+"), 1)
+        elif instr.arg == _STOPITERATION_ERROR and self.is_generator:
+            self.apply(self.hooks.carry_generator)
+        else:
+            self.out.append(instr)
+
+    # -- truth ------------------------------------------------------------------------------
+
+    def to_bool(self, instr: Instr) -> None:
+        if self.previous in _IS_A_BOOL:
+            self.out.append(instr)
+        else:
+            self.checked(instr, self.hooks.truth, 1)
+
+    def test(self, instr: Instr) -> None:
+        if self.previous not in _IS_A_BOOL:
+            self.replaced(self.hooks.truth)
+        self.out.append(instr)
+
+    def jump_or_pop(self, instr: Instr) -> None:
+        straight, done = Label(), Label()
+        self.ask_guard(self.hooks.truth, 1, straight)
+        self.drive()
+        jumps_if_true = instr.op == JUMP_IF_TRUE_OR_POP
+        self.emit(POP_JUMP_IF_TRUE if jumps_if_true else POP_JUMP_IF_FALSE, instr.arg)
+        self.emit(POP_TOP)
+        self.emit(JUMP_FORWARD, done)
+        self.out.append(straight)
+        self.emit(POP_TOP)
+        self.out.append(instr)
+        self.out.append(done)
+
+    # -- iteration --------------------------------------------------------------------------
+
+    def get_iter(self, instr: Instr) -> None:
+        self.checked(instr, self.hooks.iter, 1)
+
+    def for_iter(self, instr: Instr) -> None:
+        straight, body = Label(), Label()
+        target = instr.arg
+        self.const(type)
+        self.emit(COPY, 2)
+        self.call_with_self()
+        self.const(self.hooks.virtual_iterators)
+        self.emit(CONTAINS_OP, 0)
+        self.emit(POP_JUMP_IF_FALSE, straight)
+        self.const(self.hooks.step)
+        self.emit(COPY, 2)
+        self.call_with_self()
+        self.drive()
+        self.emit(COPY, 1)
+        self.const(_protocol.END)
+        self.emit(IS_OP, 0)
+        self.emit(POP_JUMP_IF_FALSE, body)
+        if not LOOPS_END_WITH_END_FOR:
+            self.pop(2)
+        self.emit(JUMP_FORWARD, target)
+        self.out.append(straight)
+        self.out.append(instr)
+        self.out.append(body)
+
+    def unpack(self, instr: Instr) -> None:
+        self.replaced(self.hooks.unpack)
+        self.out.append(instr)
+
+    def mapping(self, instr: Instr) -> None:
+        self.replaced(self.hooks.mapping)
+        self.out.append(instr)
+
+    # -- with, handlers ---------------------------------------------------------------------
+
+    def before_with(self, instr: Instr) -> None:
+        self.checked(instr, self.hooks.enter, 1, after=((UNPACK_SEQUENCE, 2),))
+
+    def with_except_start(self, instr: Instr) -> None:
+        straight, done = Label(), Label()
+        self.const(self.hooks.exit_error)
+        self.emit(COPY, 5)
+        self.emit(COPY, 3)
+        self.call_with_self(1)
+        self.emit(COPY, 1)
+        self.emit(POP_JUMP_IF_NONE, straight)
+        self.drive()
+        self.emit(JUMP_FORWARD, done)
+        self.out.append(straight)
+        self.emit(POP_TOP)
+        self.out.append(instr)
+        self.out.append(done)
+
+    def push_exc_info(self, instr: Instr) -> None:
+        self.apply(self.hooks.unwrap)
+        self.out.append(instr)
+
+    # -- formatting, matching ---------------------------------------------------------------
+
+    def format_value(self, instr: Instr) -> None:
+        conversion = _CONVERSIONS[instr.arg & 3]
+        operands = 2 if instr.arg & 4 else 1
+        self.checked(instr, self.hooks.format(conversion), operands)
+
+    def format_simple(self, instr: Instr) -> None:
+        self.checked(instr, self.hooks.format(""), 1)
+
+    def format_with_spec(self, instr: Instr) -> None:
+        self.checked(instr, self.hooks.format(""), 2)
+
+    def convert_value(self, instr: Instr) -> None:
+        self.checked(instr, self.hooks.format(_CONVERSIONS[instr.arg]), 1)
+
+    def match_class(self, instr: Instr) -> None:
+        self.checked(instr, self.hooks.match_class, 3, instr.arg)
+
+    # -- the user's generators --------------------------------------------------------------
+
+    def yield_from(self, instr: Instr) -> None:
+        self.apply(self.hooks.delegate)
+
+    def yield_value(self, instr: Instr) -> None:
+        if self.previous == SEND or not self.is_generator:
+            self.out.append(instr)
+            return
+        self.apply(_protocol.Item)
+        self.out.append(Instr(YIELD_VALUE, 0, self.location, self.handler, instr.offset))
+        self.emit(RESUME, _RESUME_AFTER_YIELD)
+        fine = Label()
+        self.const(type)
+        self.emit(COPY, 2)
+        self.call_with_self()
+        self.const(_protocol.Raised)
+        self.emit(IS_OP, 0)
+        self.emit(POP_JUMP_IF_FALSE, fine)
+        name = self.program.name("error")
+        self.emit(LOAD_ATTR, name if METHODS_HAVE_THEIR_OWN_LOAD else name << 1)
+        self.emit(RAISE_VARARGS, 1)
+        self.out.append(fine)

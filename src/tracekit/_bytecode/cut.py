@@ -1,0 +1,592 @@
+"""The body of a `with`, cut out of the code object that holds it.
+
+What is inside is found from the exception table: while the body runs, the chain of handlers leads
+to the handler that calls `__exit__`. Three things make it more than reading one entry:
+
+* Handlers of `try`s in the body stand far away from it (3.12+), so the body is walked, following
+  jumps and handlers, rather than taken as one range.
+* Instructions that cannot raise (jumps, NOPs) may have no entry although they are inside. The body
+  ends where the uncovered call `__exit__(None, None, None)` begins.
+* Every statement that leaves the body (`return`, `break`, ...) has its own copy of that call. The
+  normal end is the one that goes on where a suppressed exception would go on.
+
+Things that don't work: taking everything between entry and exit offsets (cold blocks are moved);
+comparing offsets after the exit calls (the compiler copies short endings; so instructions are
+compared, through jumps); comparing instructions strictly (definite assignment makes LOAD_FAST of
+one copy a LOAD_FAST_CHECK in the other).
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+from dataclasses import dataclass
+from itertools import islice
+from types import CodeType
+from typing import Final, NamedTuple
+
+from ..errors import AsyncWithError, LeavesBlockError, WithBlockNotFoundError
+from .facts import CACHE_UNITS
+from .lift import Entry, Table, entries_of, lift_with_labels
+from .opcodes import (
+    BACKWARD_JUMPS,
+    BEFORE_ASYNC_WITH,
+    BEFORE_WITH,
+    CALL,
+    EXTENDED_ARG,
+    FAST_LOADS,
+    FAST_PAIRS,
+    JUMP_FORWARD,
+    JUMPS,
+    LEAVES,
+    LOAD_CONST,
+    LOAD_FAST,
+    LOAD_GLOBAL,
+    LOCAL_SLOTS,
+    NOP,
+    POP_TOP,
+    PRECALL,
+    PUSH_EXC_INFO,
+    RETURN_VALUE,
+    RETURNS,
+    STORE_DEREF,
+    STORE_FAST,
+    STORE_GLOBAL,
+    STORE_NAME,
+    SWAP,
+    TRUTH_JUMPS,
+    UNCONDITIONAL_JUMPS,
+    WITH_EXCEPT_START,
+    YIELD_VALUE,
+    numbers,
+)
+from .program import Instr, Label, Location, Program
+
+_AWAITS: Final = numbers("GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "BEFORE_ASYNC_WITH")
+_SIMPLE_STORES: Final = frozenset({STORE_FAST, STORE_NAME, STORE_GLOBAL, STORE_DEREF, POP_TOP})
+_NAME_LOADS: Final = numbers("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
+_NAME_STORES: Final = numbers("STORE_NAME", "DELETE_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
+_SLOT_STORES: Final = numbers("STORE_FAST", "DELETE_FAST", "STORE_DEREF", "DELETE_DEREF")
+_EXIT_ARGUMENTS: Final = 3
+_FUNCTION_FORM: Final = "put the body in a function and call `.run(that_function)`"
+
+
+class Unit(NamedTuple):
+    """One decoded instruction: where it begins (with its EXTENDED_ARG) and where the next does."""
+
+    op: int
+    arg: int
+    start_offset: int
+    stop_offset: int
+
+
+@dataclass(slots=True)
+class Cut:
+    """The body of a `with` as a program of its own.
+
+    Attributes:
+        code: The code object it was cut from.
+        enter_offset: Bytes; the instruction that entered the `with`.
+        first_offset: Bytes; the body's first instruction, which the frame must not execute.
+        program: Starts with the value of the `as` target on the stack when `takes_value`, returns
+            None where the body ends. Not yet a generator.
+        takes_value: False where the cut begins after the store of the `as` target.
+        is_optimized: Whether the code has fast locals (a function), not a namespace.
+        arguments: Names of the caller's plain locals that the body uses, in order of its arguments.
+        cells: Names used that are the caller's own cell variables.
+        frees: Names used that are free variables of the caller.
+        loads: Names the body itself may read.
+        stores: Names the body itself may bind or unbind.
+        lineno: Line of the `with`.
+    """
+
+    code: CodeType
+    enter_offset: int
+    first_offset: int
+    program: Program
+    takes_value: bool
+    is_optimized: bool
+    arguments: tuple[str, ...]
+    cells: tuple[str, ...]
+    frees: tuple[str, ...]
+    loads: frozenset[str]
+    stores: frozenset[str]
+    lineno: int
+
+
+def decode(raw: bytes, offset: int) -> Unit:
+    """Decode the instruction that begins at *offset* (bytes)."""
+    start = offset
+    arg = 0
+    while raw[offset] == EXTENDED_ARG:
+        arg = (arg | raw[offset + 1]) << 8
+        offset += 2
+    op = raw[offset]
+    return Unit(op, arg | raw[offset + 1], start, offset + 2 + 2 * CACHE_UNITS[op])
+
+
+def target_of(unit: Unit) -> int:
+    """Where a jump goes, in bytes."""
+    distance = -2 * unit.arg if unit.op in BACKWARD_JUMPS else 2 * unit.arg
+    return unit.stop_offset + distance
+
+
+def slot_names(code: CodeType) -> tuple[str, ...]:
+    """The name of each slot of a frame of *code*: locals, then cells, then free variables."""
+    own = set(code.co_varnames)
+    return (
+        *code.co_varnames,
+        *(name for name in code.co_cellvars if name not in own),
+        *code.co_freevars,
+    )
+
+
+def line_at(code: CodeType, offset: int) -> int:
+    """The line of the instruction at *offset*, or the code's first line."""
+    positions = next(islice(code.co_positions(), offset // 2, None), (None,))
+    return positions[0] or code.co_firstlineno
+
+
+def is_with_entry(code: CodeType, offset: int) -> bool:
+    """Whether the instruction at *offset* enters a `with`."""
+    return 0 <= offset < len(code.co_code) and code.co_code[offset] == BEFORE_WITH
+
+
+def cut(code: CodeType, enter_offset: int, *, after_target: bool = False) -> Cut:
+    """Cut the `with` body that follows *enter_offset* out of *code*.
+
+    Running the result with the same names is equivalent to running the body in place, except
+    that it has a frame of its own (`sys._getframe()` differs).
+
+    Args:
+        code: The code object that holds the `with`.
+        enter_offset: Bytes from the start of `co_code`; the instruction that entered the `with`.
+        after_target: Begin after the store of the `as` target instead of before it.
+
+    Returns:
+        The body. The store of the `as` target is inside, the call of `__exit__` is not.
+
+    Raises:
+        WithBlockNotFoundError: `not-a-with`. `__enter__` was called by hand.
+        LeavesBlockError: `leaves-block`. `return`, `yield`, `await`, or a `break` or `continue`
+            that leaves the body.
+
+    Source:
+        Exception-table format:
+        https://github.com/python/cpython/blob/3.11/Objects/exception_handling_notes.txt
+    """
+    walk = _Walk(code, enter_offset)
+    first = walk.first_offset
+    if after_target:
+        first = walk.after_target()
+    walk.run(first)
+    return _build(walk, first, takes_value=not after_target)
+
+
+class _Walk:
+    """Finds the instructions of one body."""
+
+    def __init__(self, code: CodeType, enter_offset: int) -> None:
+        self.code = code
+        self.raw = code.co_code
+        self.enter_offset = enter_offset
+        if self.raw[enter_offset] == BEFORE_ASYNC_WITH:
+            raise AsyncWithError(
+                "the block was entered with `async with`",
+                where=self._place(enter_offset),
+                fix="write `with` instead: nothing here awaits",
+            )
+        if self.raw[enter_offset] != BEFORE_WITH:
+            raise WithBlockNotFoundError(
+                "`__enter__` was not called by a `with` statement",
+                where=self._place(enter_offset),
+                fix=_FUNCTION_FORM,
+            )
+        self.table = Table(entries_of(code))
+        self.first_offset = decode(self.raw, enter_offset).stop_offset
+        entry = self.table.covering(self.first_offset)
+        if entry is None or not self._is_with_handler(entry.target_offset):
+            raise WithBlockNotFoundError(
+                "the `with` statement here has no body that can be found",
+                where=self._place(enter_offset),
+                fix=_FUNCTION_FORM,
+            )
+        self.handler: Entry = entry
+        self.units: dict[int, Unit] = {}
+        self.exits: dict[int, int] = {}
+        self._inside: dict[int, bool] = {}
+
+    def _place(self, offset: int) -> str:
+        return f"{self.code.co_filename}:{line_at(self.code, offset)}, in {self.code.co_qualname}"
+
+    def _is_with_handler(self, offset: int) -> bool:
+        unit = decode(self.raw, offset)
+        return (
+            unit.op == PUSH_EXC_INFO
+            and decode(self.raw, unit.stop_offset).op == WITH_EXCEPT_START
+        )
+
+    def is_covered(self, offset: int) -> bool:
+        """Whether the chain of handlers of this instruction leads to the `with`'s own."""
+        known = self._inside.get(offset)
+        if known is not None:
+            return known
+        goal = self.handler.target_offset
+        seen: list[int] = []
+        at = offset
+        while True:
+            entry = self.table.covering(at)
+            if entry is None:
+                answer = False
+                break
+            at = entry.target_offset
+            if at == goal or self._inside.get(at):
+                answer = True
+                break
+            if at in seen:
+                answer = False
+                break
+            seen.append(at)
+        self._inside[offset] = answer
+        return answer
+
+    def run(self, first: int) -> None:
+        """Collect the reachable instructions of the body and its exits."""
+        work: list[tuple[int, int]] = [(first, first)]
+        while work:
+            offset, origin = work.pop()
+            if offset in self.units:
+                continue
+            if not self.is_covered(offset) and self._exit_call(offset) is not None:
+                self.exits.setdefault(offset, origin)
+                continue
+            unit = decode(self.raw, offset)
+            self._refuse_leaving_instruction(unit)
+            self.units[offset] = unit
+            entry = self.table.covering(offset)
+            if entry is not None and self.is_covered(offset):
+                target = entry.target_offset
+                if target != self.handler.target_offset:
+                    work.append((target, offset))
+            if unit.op in JUMPS:
+                work.append((target_of(unit), offset))
+            if unit.op not in LEAVES and unit.op not in UNCONDITIONAL_JUMPS:
+                work.append((unit.stop_offset, offset))
+        self._refuse_leaving_exits()
+
+    def _refuse_leaving_instruction(self, unit: Unit) -> None:
+        kind = ""
+        if unit.op == YIELD_VALUE:
+            is_coroutine = self.code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR)
+            kind = "await" if is_coroutine else "yield"
+        elif unit.op in _AWAITS:
+            kind = "await"
+        elif unit.op in RETURNS:
+            kind = "return"
+        if kind:
+            raise self._leaves(kind, unit.start_offset)
+
+    def _leaves(self, kind: str, offset: int) -> LeavesBlockError:
+        lineno = line_at(self.code, offset)
+        fixes = {
+            "return": "bind the value to a name in the block, and return it after the block",
+            "break": "set a flag in the block, and test it after the block",
+            "continue": "put the rest of the block under an `if` or `else`",
+            "yield": "bind the value to a name in the block, and yield it after the block",
+            "await": "await before the block, and use the result in it",
+        }
+        return LeavesBlockError(
+            f"`{kind}` on line {lineno} leaves the traced block",
+            where=f"{self.code.co_filename}:{lineno}, in the body of the `with` on line "
+            f"{line_at(self.code, self.enter_offset)}",
+            why="the body of the block runs as a function of its own, in step with the model",
+            fix=f"{fixes[kind]}; or {_FUNCTION_FORM}",
+        )
+
+    def _exit_call(self, offset: int) -> Unit | None:
+        """The unit after `[SWAP 2] None None None CALL 2`, if that is what stands here."""
+        unit = decode(self.raw, offset)
+        if unit.op == SWAP and unit.arg == 2:  # noqa: PLR2004
+            unit = decode(self.raw, unit.stop_offset)
+        for _ in range(_EXIT_ARGUMENTS):
+            if unit.op != LOAD_CONST or self.code.co_consts[unit.arg] is not None:
+                return None
+            unit = decode(self.raw, unit.stop_offset)
+        if unit.op == PRECALL:
+            unit = decode(self.raw, unit.stop_offset)
+        if unit.op != CALL or unit.arg != _EXIT_ARGUMENTS - 1:
+            return None
+        return decode(self.raw, unit.stop_offset)
+
+    def _after_suppression(self) -> int:
+        """Where a suppressed exception goes on."""
+        unit = decode(self.raw, self.handler.target_offset)
+        while unit.op not in TRUTH_JUMPS:
+            unit = decode(self.raw, unit.stop_offset)
+        offset = target_of(unit)
+        for _ in range(4):  # POP_TOP, POP_EXCEPT, POP_TOP, POP_TOP
+            offset = decode(self.raw, offset).stop_offset
+        return offset
+
+    def _refuse_leaving_exits(self) -> None:
+        """Every exit must go on where the statement after the `with` begins.
+
+        The compiler makes one normal exit, and one more for each statement that leaves; it never
+        copies the normal one. So with several exits, all but the last leave, also those (a
+        `continue` in a body that ends its loop) that come to the same.
+        """
+        goal = self._after_suppression()
+        ordered = sorted(self.exits)
+        for offset in ordered:
+            after = self._exit_call(offset)
+            assert after is not None
+            leaves = decode(self.raw, offset).op == SWAP or not self._same(
+                after.stop_offset, goal, set()
+            )
+            if leaves or offset != ordered[-1]:
+                raise self._leaves(self._kind(offset, after.stop_offset), self.exits[offset])
+
+    def _kind(self, offset: int, after: int) -> str:
+        if decode(self.raw, offset).op == SWAP:
+            return "return"
+        last_line = max(line_at(self.code, offset) for offset in self.units)
+        for _ in range(64):
+            unit = decode(self.raw, after)
+            if unit.op in RETURNS:
+                lineno = line_at(self.code, unit.start_offset)
+                return "return" if lineno <= last_line else "break"
+            if unit.op in UNCONDITIONAL_JUMPS:
+                if unit.op in BACKWARD_JUMPS:
+                    return "continue"
+                after = target_of(unit)
+            else:
+                after = unit.stop_offset
+                if after >= len(self.raw):
+                    break
+        return "break"
+
+    def _same(self, left: int, right: int, assumed: set[tuple[int, int]]) -> bool:
+        """Whether two places go on alike, comparing instructions through jumps."""
+        while True:
+            left = self._through_jumps(left)
+            right = self._through_jumps(right)
+            if left == right or (left, right) in assumed:
+                return True
+            assumed.add((left, right))
+            one, two = decode(self.raw, left), decode(self.raw, right)
+            if one.op in JUMPS:
+                if two.op not in JUMPS or _kind_of_jump(one.op) != _kind_of_jump(two.op):
+                    return False
+                if not self._same(target_of(one), target_of(two), assumed):
+                    return False
+            elif _plain(one) != _plain(two):
+                return False
+            if one.op in LEAVES:
+                return True
+            left, right = one.stop_offset, two.stop_offset
+
+    def _through_jumps(self, offset: int) -> int:
+        for _ in range(len(self.raw)):
+            unit = decode(self.raw, offset)
+            if unit.op == NOP:
+                offset = unit.stop_offset
+            elif unit.op in UNCONDITIONAL_JUMPS:
+                offset = target_of(unit)
+            else:
+                break
+        return offset
+
+    def after_target(self) -> int:
+        """The offset after the store of the `as` target."""
+        depth = 1
+        offset = self.first_offset
+        while depth > 0:
+            unit = decode(self.raw, offset)
+            if unit.op in JUMPS or unit.op in LEAVES:
+                raise WithBlockNotFoundError(
+                    "the `as` target of a `with` behind a delegating wrapper has a condition in it",
+                    where=self._place(self.enter_offset),
+                    fix="bind the value to a plain name",
+                )
+            argument = unit.arg if unit.op >= dis.HAVE_ARGUMENT else None
+            if unit.op != PRECALL:
+                depth += dis.stack_effect(unit.op, argument, jump=False)
+            offset = unit.stop_offset
+        return offset
+
+
+def _kind_of_jump(op: int) -> str:
+    name = dis.opname[op]
+    return name.replace("_FORWARD", "").replace("_BACKWARD", "")
+
+
+def _plain(unit: Unit) -> list[tuple[int, int]]:
+    """The instruction as comparable pairs: loads of locals alike, 3.13's pairs split."""
+    pair = FAST_PAIRS.get(unit.op)
+    if pair is None:
+        parts = [(unit.op, unit.arg)]
+    else:
+        parts = [(pair[0], unit.arg >> 4), (pair[1], unit.arg & 15)]
+    return [(LOAD_FAST if op in FAST_LOADS else op, arg) for op, arg in parts]
+
+
+def _spans(units: dict[int, Unit]) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    for offset in sorted(units):
+        stop = units[offset].stop_offset
+        if spans and spans[-1][1] == offset:
+            spans[-1] = (spans[-1][0], stop)
+        else:
+            spans.append((offset, stop))
+    return spans
+
+
+def _build(walk: _Walk, first: int, *, takes_value: bool) -> Cut:
+    code = walk.code
+    spans = _spans(walk.units)
+    program, labels = lift_with_labels(code, spans)
+    exit_label = Label()
+    exit_labels = {labels[offset] for offset in walk.exits if offset in labels}
+    base = walk.handler.depth
+    goal = labels.get(walk.handler.target_offset)
+    handlers = set()
+    instrs: list[Instr | Label] = []
+    if spans[0][0] != first:
+        # A handler of a loop around the block may have been laid out before its body.
+        start = labels.get(first)
+        if start is None:
+            start = Label()
+            index = next(
+                index
+                for index, instr in enumerate(program.instrs)
+                if type(instr) is Instr and instr.offset == first
+            )
+            program.instrs.insert(index, start)
+        instrs.append(Instr(JUMP_FORWARD, start))
+    stops = {stop for _, stop in spans if stop in walk.exits}
+    first_halves = {
+        one
+        for one, two in zip(program.instrs, program.instrs[1:], strict=False)
+        if type(one) is Instr and type(two) is Instr and one.offset == two.offset
+    }
+    for instr in program.instrs:
+        if type(instr) is Instr:
+            handler = instr.handler
+            if handler is not None:
+                if handler.target is goal or not walk.is_covered(instr.offset):
+                    instr.handler = None
+                elif handler not in handlers:
+                    handlers.add(handler)
+                    handler.depth -= base
+            if instr.op in JUMPS and instr.arg in exit_labels:
+                instr.arg = exit_label
+        instrs.append(instr)
+        if (
+            type(instr) is Instr
+            and walk.units[instr.offset].stop_offset in stops
+            and instr.op not in LEAVES
+            and instr.op not in UNCONDITIONAL_JUMPS
+            and instr not in first_halves
+        ):
+            instrs.append(Instr(JUMP_FORWARD, exit_label, instr.location, instr.handler))
+    last_line: Location = None
+    instrs.append(exit_label)
+    instrs.append(Instr(LOAD_CONST, program.const(None), last_line))
+    instrs.append(Instr(RETURN_VALUE, 0, last_line))
+    if takes_value:
+        _hide_simple_store(instrs)
+    program.instrs = instrs
+    result = Cut(
+        code=code,
+        enter_offset=walk.enter_offset,
+        first_offset=first,
+        program=program,
+        takes_value=takes_value,
+        is_optimized=bool(code.co_flags & inspect.CO_OPTIMIZED),
+        arguments=(),
+        cells=(),
+        frees=(),
+        loads=frozenset(),
+        stores=frozenset(),
+        lineno=line_at(code, walk.enter_offset),
+    )
+    _renumber_slots(result)
+    return result
+
+
+def _hide_simple_store(instrs: list[Instr | Label]) -> None:
+    """Take the line off the store of a plain `as` target.
+
+    It stands on the line of the `with`, which the caller's frame has just run: a debugger would
+    stop there a second time. It cannot raise, so nobody misses its line.
+    """
+    for instr in instrs:
+        if type(instr) is Instr:
+            if instr.op in _SIMPLE_STORES:
+                instr.location = None
+            return
+
+
+def _renumber_slots(cut: Cut) -> None:
+    """Give the body a frame layout of its own: only the variables that it uses."""
+    code, program = cut.code, cut.program
+    names = slot_names(code)
+    own_cells, outer = set(code.co_cellvars), set(code.co_freevars)
+    uses_super = "super" in code.co_names
+    arguments: dict[str, None] = {}
+    cells: dict[str, None] = {}
+    frees: dict[str, None] = {}
+    loads: set[str] = set()
+    stores: set[str] = set()
+    if cut.is_optimized and uses_super and code.co_argcount:
+        # `super()` looks at the first argument of its frame.
+        arguments[code.co_varnames[0]] = None
+    if uses_super and "__class__" in outer:
+        frees["__class__"] = None
+    slots: list[Instr] = []
+    for instr in program.instrs:
+        if type(instr) is Label:
+            continue
+        assert type(instr) is Instr
+        op = instr.op
+        if op in LOCAL_SLOTS:
+            name = names[instr.arg]
+            slots.append(instr)
+            if name in own_cells:
+                cells[name] = None
+            elif name in outer:
+                frees[name] = None
+            else:
+                arguments[name] = None
+            (stores if op in _SLOT_STORES else loads).add(name)
+        elif op in _NAME_LOADS:
+            loads.add(code.co_names[instr.arg >> 1 if op == LOAD_GLOBAL else instr.arg])
+        elif op in _NAME_STORES:
+            stores.add(code.co_names[instr.arg])
+    for name in arguments:
+        if name in own_cells:
+            cells[name] = None
+    layout = {name: index for index, name in enumerate(arguments)}
+    for name in (*cells, *frees):
+        layout.setdefault(name, len(layout))
+    for instr in slots:
+        instr.arg = layout[names[instr.arg]]
+    cut.arguments = tuple(arguments)
+    cut.cells, cut.frees = tuple(cells), tuple(frees)
+    cut.loads, cut.stores = frozenset(loads), frozenset(stores)
+    hidden = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR
+    hidden |= inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    visible = cut.arguments if cut.is_optimized else tuple(f".{name}" for name in cut.arguments)
+    program.changes.update(
+        co_argcount=len(cut.arguments) if cut.is_optimized else 0,
+        co_posonlyargcount=0,
+        co_kwonlyargcount=0,
+        co_nlocals=len(cut.arguments),
+        # In a namespace, these are the variables of inlined comprehensions. The dot keeps them
+        # from being written into the namespace by whoever asks for the frame's locals.
+        co_varnames=visible,
+        co_cellvars=cut.cells,
+        co_freevars=cut.frees,
+        co_flags=code.co_flags & ~hidden,
+    )
+

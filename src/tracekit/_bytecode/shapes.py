@@ -1,0 +1,132 @@
+"""Where the stack holds a NULL: how a call's callable is found on 3.11 and 3.12.
+
+There, `CALL n` finds either `NULL, callable, n arguments` or `callable, first argument, n
+arguments`. The rewriting copies the callable, and copying a NULL crashes the interpreter, so the
+two shapes are told apart beforehand, by running the program on a stack that only knows "NULL or
+not". Method loads are taken as already turned into `NULL, bound method`.
+
+From 3.13 on the callable is always in the same place, and nothing of this runs.
+"""
+
+from __future__ import annotations
+
+import dis
+from typing import Final
+
+from .facts import METHODS_HAVE_THEIR_OWN_LOAD, OPMAP
+from .opcodes import (
+    CALL,
+    COPY,
+    JUMPS,
+    LEAVES,
+    LOAD_ATTR,
+    LOAD_GLOBAL,
+    LOAD_METHOD,
+    LOAD_SUPER_ATTR,
+    PRECALL,
+    PUSH_NULL,
+    SWAP,
+    UNCONDITIONAL_JUMPS,
+)
+from .program import Instr, Label
+
+_WITHOUT_RESULT: Final = frozenset(
+    op
+    for name, op in OPMAP.items()
+    if name.startswith(("STORE_", "DELETE_", "POP_", "JUMP_"))
+    or name
+    in {
+        "LIST_APPEND",
+        "SET_ADD",
+        "MAP_ADD",
+        "LIST_EXTEND",
+        "SET_UPDATE",
+        "DICT_UPDATE",
+        "DICT_MERGE",
+        "RAISE_VARARGS",
+        "RERAISE",
+        "KW_NAMES",
+        "NOP",
+        "RESUME",
+        "END_FOR",
+    }
+)
+"""Instructions that pop and push nothing: the slot below keeps what it was."""
+
+_METHOD_BIT: Final = 0 if METHODS_HAVE_THEIR_OWN_LOAD else 1
+
+
+def calls_with_self(instrs: list[Instr | Label], depth: int) -> set[Instr]:
+    """The `CALL`s whose callable lies below a first argument, not above a NULL.
+
+    Args:
+        instrs: The program, before anything is inserted.
+        depth: Stack slots in use where it starts; none of them is NULL.
+    """
+    found: set[Instr] = set()
+    known: dict[Label, list[bool]] = {}
+    stack: list[bool] | None = [False] * depth
+    for instr in instrs:
+        if type(instr) is Label:
+            if stack is None:
+                stack = known.get(instr)
+                stack = None if stack is None else list(stack)
+            else:
+                known.setdefault(instr, list(stack))
+            continue
+        assert type(instr) is Instr
+        if stack is None:
+            continue
+        handler = instr.handler
+        if handler is not None and handler.target not in known:
+            kept = stack[: handler.depth]
+            known[handler.target] = kept + [False] * (1 + handler.lasti)
+        op = instr.op
+        if op in JUMPS:
+            jumped = list(stack)
+            _apply(jumped, op, 0, jump=True)
+            known.setdefault(instr.arg, jumped)
+            if op in UNCONDITIONAL_JUMPS:
+                stack = None
+                continue
+            _apply(stack, op, 0, jump=False)
+            continue
+        if op in LEAVES:
+            stack = None
+            continue
+        arg = instr.arg
+        if op == CALL:
+            if not stack[-(arg + 2)]:
+                found.add(instr)
+            del stack[-(arg + 1) :]
+            stack[-1] = False
+        else:
+            _apply(stack, op, arg, jump=False)
+    return found
+
+
+def _apply(stack: list[bool], op: int, arg: int, *, jump: bool) -> None:
+    if op == PRECALL:
+        return
+    if op == PUSH_NULL:
+        stack.append(True)
+    elif op == LOAD_GLOBAL:
+        stack.extend((True, False) if arg & 1 else (False,))
+    elif op == LOAD_METHOD or (op == LOAD_ATTR and arg & _METHOD_BIT):
+        stack[-1:] = [True, False]
+    elif op == LOAD_SUPER_ATTR:
+        stack[-3:] = [True, False] if arg & 1 else [False]
+    elif op == SWAP:
+        stack[-1], stack[-arg] = stack[-arg], stack[-1]
+    elif op == COPY:
+        stack.append(stack[-arg])
+    else:
+        has_argument = op >= dis.HAVE_ARGUMENT
+        effect = dis.stack_effect(op, arg if has_argument else None, jump=jump)
+        if effect > 0:
+            stack.extend([False] * effect)
+        elif effect < 0:
+            del stack[effect:]
+        if op not in _WITHOUT_RESULT and stack and op not in JUMPS:
+            stack[-1] = False
+
