@@ -1,1 +1,1 @@
-"""The floor that knows transformers. Importing it is the opt-in."""
+"""Language models of transformers."""
