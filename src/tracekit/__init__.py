@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import AsyncWithError as AsyncWithError
     from .errors import BatchAxisError as BatchAxisError
     from .errors import CannotJoinError as CannotJoinError
+    from .errors import CannotSkipError as CannotSkipError
     from .errors import CannotSuspendError as CannotSuspendError
     from .errors import DoubleBosWarning as DoubleBosWarning
     from .errors import ExitTracingException as ExitTracingException
@@ -67,6 +68,7 @@ _HOMES = {
     "AsyncWithError": ".errors",
     "BatchAxisError": ".errors",
     "CannotJoinError": ".errors",
+    "CannotSkipError": ".errors",
     "CannotSuspendError": ".errors",
     "DoubleBosWarning": ".errors",
     "ExitTracingException": ".errors",

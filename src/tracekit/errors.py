@@ -177,6 +177,10 @@ class NeverRanError(TraceError, slug="never-ran"):
     """A value was asked for at a place that the model did not reach in this run."""
 
 
+class CannotSkipError(UnsupportedError, slug="cannot-skip"):
+    """The inline copy of a block cannot be passed over, because no events are delivered here."""
+
+
 class CannotSuspendError(UnsupportedError, slug="cannot-suspend"):
     """A value was asked for where the block cannot be suspended, such as under a C function."""
 

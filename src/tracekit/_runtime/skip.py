@@ -1,0 +1,420 @@
+"""Passing over the inline copy of a block: a frame raises instead of executing an instruction.
+
+The block has run as a twin by the time its tracer's `__enter__` returns. The frame that executes
+the `with` must now leave the inline copy: at the first instruction after the one that entered
+the `with`, `ExitTracingException` is raised in it, the interpreter calls `__exit__`, and that
+swallows it. In the order of events:
+
+    skip = arm(frame, offset)      in `__enter__`, before the block runs: is skipping possible?
+    skip.engage()                  the last thing before `__enter__` returns
+    (the frame raises)
+    skip.exception_is_mine(error)  in `__exit__`
+    skip.disarm()                  the last thing before `__exit__` returns
+
+Two methods, chosen at each `arm`:
+
+* `sys.monitoring` (3.12+): a local INSTRUCTION event on the one code object, installed at its
+  first block and left there. The callback switches itself off at every instruction but the ones
+  watched, so the code runs at full speed.
+* Opcode tracing of the one frame (3.11, or when other tools hold all tool ids), chained to the
+  trace function found. The trace function is ours only between `engage` and `disarm`, so what
+  a debugger does while the block runs needs no care.
+
+Things that don't work:
+
+* Switching the local event on and off around each block: it re-instruments the whole code
+  object every time.
+* Leaving the event to the callback's `code` and `offset`: recursion, generators and threads run
+  the same code in several frames. The frame decides.
+* Assigning `f_lineno`: jumps to lines only, and a block may share its line with anything.
+* `PyThreadState_SetAsyncExc`: raised at some later instruction, inside the inline copy.
+* Assuming that events arrive: in a trace function, a profile function, a monitoring callback or
+  a debugger's prompt the interpreter delivers none, and the inline copy would run. A canary
+  asks first.
+
+Source:
+    https://peps.python.org/pep-0669/ and, for what a raising trace function does,
+    https://github.com/python/cpython/blob/3.11/Python/sysmodule.c
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from threading import get_ident
+from types import CodeType, FrameType
+from typing import Any, Final
+
+from tracekit._bytecode.facts import HAS_MONITORING, OPMAP
+from tracekit.errors import CannotSkipError, ExitTracingException
+
+TOOL_NAME: Final = "tracekit"
+
+# 0, 1, 2 and 5 are promised to debuggers, coverage, profilers and optimizers.
+_TOOL_IDS: Final = (4, 3)
+
+_monitoring: Final[Any] = sys.monitoring if HAS_MONITORING else None  # type: ignore[attr-defined,unused-ignore]
+_DISABLE: Final[Any] = _monitoring.DISABLE if HAS_MONITORING else None
+_INSTRUCTION: Final[int] = _monitoring.events.INSTRUCTION if HAS_MONITORING else 0
+
+
+class Skip(ABC):
+    """One frame that is about to leave the inline copy of its block.
+
+    Until `disarm` it holds the frame. Dropping an engaged one disarms it.
+    """
+
+    __slots__ = ("__weakref__", "_error", "_frame", "_offset")
+
+    def __init__(self, frame: FrameType, offset: int) -> None:
+        self._frame: FrameType | None = frame
+        self._offset = offset
+        # Made when it is raised; known, so that another block's is not taken for it.
+        self._error: ExitTracingException | None = None
+
+    def exception_is_mine(self, error: object) -> bool:
+        """Whether *error* is what this skip raised. Asked before `disarm`."""
+        return error is not None and error is self._error
+
+    @abstractmethod
+    def engage(self) -> None:
+        """Let the frame raise at the offset.
+
+        The last thing that `__enter__` does. If the frame then executes anything else (because
+        something raised on the way back to it), the skip is off by itself.
+        """
+
+    @abstractmethod
+    def disarm(self) -> None:
+        """Put everything back; let go of the frame. Does nothing the second time.
+
+        On the way out of a block nothing of ours should be called after it: the trace function
+        of a tool may be back, and would see a return without a call.
+        """
+
+
+def arm(frame: FrameType, offset: int) -> Skip:
+    """Prepare a frame to raise `ExitTracingException` instead of executing an instruction.
+
+    Equivalent to having `raise ExitTracingException` in that place, once, for that frame alone.
+
+    Args:
+        frame: The frame that executes the `with`, somewhere up the stack of the caller; a
+            generator's or a twin's too.
+        offset: Bytes from the start of `co_code`; where the frame goes on when `__enter__` has
+            returned. If that instruction has an EXTENDED_ARG, the offset of the first one.
+
+    Returns:
+        To be engaged when the block has run, or just dropped.
+
+    Raises:
+        CannotSkipError: `cannot-skip`. The interpreter delivers no events here.
+    """
+    if HAS_MONITORING and (_tool.number is not None or _tool.acquire()):
+        _watch(frame, offset)
+        if _events_arrive() or _events_arrive_after_repair(frame, offset):
+            return _MonitoredSkip(frame, offset)
+        raise _refusal()
+    if (sys.gettrace() is None and sys.getprofile() is None) or _trace_events_arrive():
+        return _TracedSkip(frame, offset)
+    raise _refusal()
+
+
+def tool_id() -> int | None:
+    """Give tracekit's `sys.monitoring` tool id, taking one if none is held.
+
+    Returns:
+        The id; None where there is no `sys.monitoring` or other tools hold all ids we may take.
+    """
+    if not HAS_MONITORING:
+        return None
+    if _tool.number is None:
+        _tool.acquire()
+    return _tool.number
+
+
+def release() -> None:
+    """Give back the `sys.monitoring` tool id and the events on code that holds a block.
+
+    Equivalent to never having traced, as far as `sys.monitoring` goes. The next block takes an
+    id again. Called inside a block, it takes effect when the frame has left the block.
+    """
+    if _tool.number is None:
+        return
+    if _armed:
+        _tool.release_later = True
+        return
+    _tool.give_back()
+
+
+def _refusal() -> CannotSkipError:
+    return CannotSkipError(
+        "the inline copy of the block cannot be skipped here",
+        why=(
+            "Python delivers no events to code that runs inside a trace function, a profile "
+            "function, a monitoring callback or a debugger's prompt"
+        ),
+        fix="use the function form: `model.trace(...).run(fn)`",
+    )
+
+
+# --- sys.monitoring ------------------------------------------------------------------------
+
+# id(code) -> offsets where the callback stays on. By id: hashing a code object reads all of it.
+_points: Final[dict[int, set[int]]] = {}
+_codes: Final[dict[int, weakref.ref[CodeType]]] = {}
+# id(frame) -> the skip engaged for it, which holds the frame, so that the id stays its own. Weak:
+# a tracer that is dropped while engaged takes its skip along.
+_armed: Final[dict[int, weakref.ref[_MonitoredSkip]]] = {}
+# Threads that the canary has sung in.
+_heard: Final[set[int]] = set()
+
+
+class _MonitoredSkip(Skip):
+    __slots__ = ("_trace",)
+
+    def __init__(self, frame: FrameType, offset: int) -> None:
+        # Not through super(): this is on the path of every block.
+        self._frame = frame
+        self._offset = offset
+        self._error = None
+        self._trace: Callable[..., Any] | None = None
+
+    def engage(self) -> None:
+        _armed[id(self._frame)] = weakref.ref(self, _forget_dropped)
+
+    def fire(self, frame: FrameType) -> ExitTracingException:
+        del _armed[id(frame)]
+        # A debugger that steps through the frame would stop and show our exception. It gets the
+        # frame back in `disarm`, before any code of the user's runs in it.
+        trace = frame.f_trace
+        if trace is not None:
+            self._trace = trace
+            frame.f_trace = None
+        self._error = error = ExitTracingException()
+        return error
+
+    def disarm(self) -> None:
+        frame = self._frame
+        if frame is None:
+            return
+        self._frame = self._error = None
+        reference = _armed.get(id(frame))
+        if reference is not None and reference() is self:
+            del _armed[id(frame)]
+        trace, self._trace = self._trace, None
+        if trace is not None and frame.f_trace is None:
+            frame.f_trace = trace
+        if _tool.release_later and not _armed:
+            _tool.give_back()
+
+
+def _forget_dropped(reference: weakref.ref[_MonitoredSkip]) -> None:
+    for key in [key for key, value in _armed.items() if value is reference]:
+        del _armed[key]
+
+
+def _on_instruction(code: CodeType, offset: int) -> object:
+    points = _points.get(id(code))
+    if points is None or offset not in points:
+        return _DISABLE
+    frame = sys._getframe(1)
+    reference = _armed.get(id(frame))
+    if reference is not None:
+        skip = reference()
+        if skip is not None and skip._frame is frame:
+            if skip._offset == offset:
+                raise skip.fire(frame)
+            # The frame enters another `with`: what was engaged never came back to it.
+            skip.disarm()
+    elif code is _CANARY:
+        _heard.add(get_ident())
+    return None
+
+
+def _canary() -> None:
+    return None
+
+
+_CANARY: Final = _canary.__code__
+
+
+def _events_arrive() -> bool:
+    _canary()
+    try:
+        _heard.remove(get_ident())
+    except KeyError:
+        return False
+    return True
+
+
+def _events_arrive_after_repair(frame: FrameType, offset: int) -> bool:
+    """Look whether somebody else has freed our id or taken it over; if so, take another."""
+    if _tool.number is not None and _monitoring.get_tool(_tool.number) == TOOL_NAME:
+        # It is ours still. Our callback may have been replaced all the same.
+        _monitoring.register_callback(_tool.number, _INSTRUCTION, _on_instruction)
+    else:
+        _tool.forget()
+        if not _tool.acquire():
+            return False
+        _watch(frame, offset)
+    return _events_arrive()
+
+
+def _watch(frame: FrameType, offset: int) -> None:
+    code = frame.f_code
+    key = id(code)
+    points = _points.get(key)
+    if points is not None and offset in points:
+        return
+    if points is None:
+        points = _points[key] = set()
+        _codes[key] = weakref.ref(code, lambda _gone: _forget_code(key))
+    points.add(offset)
+    # Coming again to the instruction that enters the `with` tells that a skip has gone stale.
+    # In a twin this may be the loop that drives a generator, which is come to again rightly.
+    if code.co_code[frame.f_lasti] == OPMAP["BEFORE_WITH"]:
+        points.add(frame.f_lasti)
+    _instrument(code)
+
+
+def _forget_code(key: int) -> None:
+    _points.pop(key, None)
+    _codes.pop(key, None)
+
+
+def _instrument(code: CodeType) -> None:
+    # Off first: instructions where the callback has answered DISABLE come back only so.
+    # `restart_events()` would bring them back for all tools.
+    _monitoring.set_local_events(_tool.number, code, 0)
+    _monitoring.set_local_events(_tool.number, code, _INSTRUCTION)
+
+
+class _Tool:
+    """The tool id and what hangs on it."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.release_later = False
+
+    def acquire(self) -> bool:
+        for number in _TOOL_IDS:
+            # Asked, not tried: a tool that takes an id between the two gets the error.
+            if _monitoring.get_tool(number) is None:
+                _monitoring.use_tool_id(number, TOOL_NAME)
+                break
+        else:
+            return False
+        self.number = number
+        _monitoring.register_callback(number, _INSTRUCTION, _on_instruction)
+        _points[id(_CANARY)] = {len(_CANARY.co_code) - 2}
+        _instrument(_CANARY)
+        return True
+
+    def forget(self) -> None:
+        self.number = None
+        self.release_later = False
+        _points.clear()
+        _codes.clear()
+
+    def give_back(self) -> None:
+        number = self.number
+        # `free_tool_id` alone stops neither events nor callbacks (3.12, 3.13).
+        for code in [_CANARY, *(reference() for reference in _codes.values())]:
+            if code is not None:
+                _monitoring.set_local_events(number, code, 0)
+        _monitoring.register_callback(number, _INSTRUCTION, None)
+        _monitoring.free_tool_id(number)
+        self.forget()
+
+
+_tool: Final = _Tool()
+
+
+# --- Opcode tracing ------------------------------------------------------------------------
+
+
+class _TracedSkip(Skip):
+    """Traces the opcodes of one frame, from `engage` to `disarm`."""
+
+    __slots__ = ("_engaged", "_found", "_previous")
+
+    def __init__(self, frame: FrameType, offset: int) -> None:
+        super().__init__(frame, offset)
+        self._engaged = False
+        self._previous: Callable[..., Any] | None = None
+        self._found: tuple[Any, bool, bool] = (None, True, False)
+
+    def engage(self) -> None:
+        frame = self._frame
+        if frame is None:
+            return
+        self._engaged = True
+        self._found = (frame.f_trace, frame.f_trace_lines, frame.f_trace_opcodes)
+        self._previous = sys.gettrace()
+        frame.f_trace = self._in_frame
+        # The line event of the inline copy's first line is not for anybody.
+        frame.f_trace_lines = False
+        frame.f_trace_opcodes = True
+        sys.settrace(self._elsewhere)
+
+    def _in_frame(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "opcode" and frame.f_lasti == self._offset:
+            self._error = ExitTracingException()
+            # The interpreter now takes the trace functions away; `disarm` brings them back.
+            raise self._error
+        # Something raised on the way back to the frame: not our block any more.
+        found, _, wants_opcodes = self._found
+        self.disarm()
+        if found is None or (event == "opcode" and not wants_opcodes):
+            return found
+        return found(frame, event, argument)
+
+    def _elsewhere(self, frame: FrameType, event: str, argument: Any) -> Any:
+        previous = self._previous
+        try:
+            local = None if previous is None else previous(frame, event, argument)
+        except BaseException:
+            # The tool ends tracing so, and the error goes on to the frame we were in.
+            self.disarm()
+            raise
+        current = sys.gettrace()
+        if current != self._elsewhere and self._engaged:
+            # The tool has installed itself anew (coverage does), another, or none.
+            self._previous = current
+            sys.settrace(self._elsewhere)
+        return local
+
+    def disarm(self) -> None:
+        frame = self._frame
+        if frame is None:
+            return
+        previous, fired, engaged = self._previous, self._error is not None, self._engaged
+        self._frame = self._error = self._previous = None
+        self._engaged = False
+        if not engaged:
+            return
+        found, frame.f_trace_lines, frame.f_trace_opcodes = self._found
+        self._found = (None, True, False)
+        frame.f_trace = found
+        # Last, and with nothing called after it. See `Skip.disarm`.
+        if previous is not None or not fired:
+            sys.settrace(previous)
+
+
+def _trace_events_arrive() -> bool:
+    """Ask whether a trace function would be called; for when one, or a profiler, is active."""
+    heard = []
+    previous = sys.gettrace()
+
+    def listen(_frame: FrameType, event: str, _argument: object) -> None:
+        heard.append(event)
+
+    sys.settrace(listen)
+    try:
+        _canary()
+    finally:
+        sys.settrace(previous)
+    return bool(heard)
