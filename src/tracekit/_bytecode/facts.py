@@ -94,6 +94,11 @@ COMPARE_SYMBOLS: Final = tuple(dis.cmp_op)
 #   3.11: no.  3.12: END_FOR pops iterator and value.  3.13: END_FOR pops one, POP_TOP the other.
 LOOPS_END_WITH_END_FOR: Final = "END_FOR" in OPMAP
 
+# Is a generator that a generator drives resumed by a C call, or within the same interpreter loop?
+#   3.11: a C call, so deep recursion of twins can overflow the C stack.  3.12+: no C call.
+#   Goes when 3.11 goes.
+NESTED_GENERATORS_USE_THE_C_STACK: Final = not SEND_LEAVES_THE_RECEIVER
+
 # Does `frame.f_locals` of a function write through to the frame?
 #   3.11, 3.12: a snapshot.  3.13: https://peps.python.org/pep-0667/
 

@@ -11,6 +11,7 @@ a `StopIteration` travel in a carrier, because leaving a generator it would mean
 from __future__ import annotations
 
 import inspect
+import weakref
 from types import CodeType
 from typing import Final
 
@@ -51,19 +52,32 @@ class Twin:
 
     Attributes:
         code: A generator's code object.
-        original: The code object it was made of.
         offsets: Offset in `code` of each original instruction -> its offset in `original`.
     """
 
-    __slots__ = ("__weakref__", "code", "offsets", "original")
+    __slots__ = ("__weakref__", "_original", "code", "offsets")
 
     def __init__(self, code: CodeType, original: CodeType, offsets: dict[int, int]) -> None:
         self.code = code
-        self.original = original
+        # Weak: whoever keeps twins by their originals must not keep the originals alive.
+        self._original = weakref.ref(original)
         self.offsets = offsets
 
+    @property
+    def original(self) -> CodeType:
+        """The code object it was made of.
+
+        Raises:
+            ReferenceError: The program has dropped that.
+        """
+        code = self._original()
+        if code is None:
+            message = f"the code that {self.code.co_qualname} was made of is gone"
+            raise ReferenceError(message)
+        return code
+
     def __repr__(self) -> str:
-        return f"<twin of {self.original.co_qualname}>"
+        return f"<twin of {self.code.co_qualname}>"
 
 
 def make_twin(code: CodeType, hooks: Hooks) -> Twin:

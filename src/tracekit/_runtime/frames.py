@@ -168,6 +168,27 @@ def cells(frame: FrameType, names: Sequence[str]) -> tuple[CellType, ...]:
     return tuple(found)
 
 
+def share_cells(source: FrameType, target: FrameType, names: Sequence[str]) -> None:
+    """Let two frames share variables, as a function and its closure do.
+
+    Whatever is in the slots of *source* goes into those of *target*: the cells themselves, or
+    nothing where an inlined comprehension has not made its cell yet.
+
+    Args:
+        source: A frame that is executing.
+        target: The frame of a generator that has not started.
+        names: Cell variables of both frames' code.
+
+    Raises:
+        NamesNotRestorableError: `names-not-restorable`. Frame memory is not available.
+    """
+    if not memory.AVAILABLE:
+        cells(source, names)
+    here, there = _layout(source.f_code).indexes, _layout(target.f_code).indexes
+    for name in names:
+        memory.write_slot(target, there[name], memory.read_slot(source, here[name]))
+
+
 def unbinds(code: CodeType) -> bool:
     """Whether `push` can unbind variables: to refuse a block before it runs.
 

@@ -1,0 +1,575 @@
+"""The block form and the function form: from a `with`, or a function, to a body that runs.
+
+    capture   find the `with` that the calling frame executes
+    parse     cut its body out of the frame's code object
+    compile   make a generator of it, once per place in the program
+    execute   run it: here, to its end at once; subclasses run it in step with something
+    pull      the names that the body uses, out of the frame
+    push      the names that it bound, back into the frame
+
+The body runs inside `__enter__`, where the handled exception is that of the place of the `with`.
+Only behind a wrapper that delegates to us, whose `as` value is not known before it returns, does
+it run in `__exit__`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from types import CodeType, FrameType, FunctionType, TracebackType
+from typing import Any, Final
+
+from .._bytecode.cut import Cut, cut, is_with_entry, line_at
+from .._bytecode.facts import IS_SUPPORTED, VERSION
+from .._bytecode.generator import Twin, make_body_twin
+from .._protocol import UNBOUND
+from ..errors import (
+    AlreadyEnteredError,
+    AsyncWithError,
+    InternalError,
+    UnsupportedPythonError,
+    WithBlockNotFoundError,
+)
+from . import driver, frames, memory
+from .guards import HOOKS
+from .skip import Skip, arm
+from .tracebacks import finish_raising
+from .twins import ORIGINALS, twin_function
+
+_FUNCTION_FORM: Final = "put the body in a function `fn` and write `model.trace(...).run(fn)`"
+
+
+class Compiled:
+    """What is kept of one block: its twin, and what its frame needs to know.
+
+    Attributes:
+        twin: The rewritten body.
+        arguments: The caller's plain locals it uses, in order of its arguments.
+        cells: The caller's cell variables it uses.
+        frees: The caller's free variables it uses.
+        loads: Names it may read.
+        stores: Names it may bind or unbind.
+        first_offset: Bytes; where the frame must not go on.
+    """
+
+    __slots__ = (
+        "arguments",
+        "cells",
+        "first_offset",
+        "frees",
+        "is_optimized",
+        "lineno",
+        "loads",
+        "pushed",
+        "stores",
+        "takes_value",
+        "twin",
+    )
+
+    def __init__(self, part: Cut) -> None:
+        self.arguments = part.arguments
+        self.cells = part.cells
+        self.frees = part.frees
+        self.loads = part.loads
+        self.stores = part.stores
+        self.first_offset = part.first_offset
+        self.is_optimized = part.is_optimized
+        self.takes_value = part.takes_value
+        self.lineno = part.lineno
+        own = set(part.arguments) - set(part.cells)
+        self.pushed = tuple(sorted(part.stores & own)) if part.is_optimized else ()
+        self.twin = make_body_twin(part, HOOKS)
+
+
+class _Site:
+    """The blocks of one code object, and the code object itself, weakly."""
+
+    __slots__ = ("blocks", "code")
+
+    def __init__(self, code: CodeType) -> None:
+        self.blocks: dict[tuple[int, bool], Compiled] = {}
+        key = id(code)
+        self.code = weakref.ref(code, lambda _: _forget(key))
+
+
+# By id: hashing a code object reads the whole of it, and equal ones differ in file name.
+_SITES: Final[dict[int, _Site]] = {}
+
+
+def _forget(key: int) -> None:
+    site = _SITES.pop(key, None)
+    if site is not None:
+        for block in site.blocks.values():
+            ORIGINALS.pop(id(block.twin.code), None)
+
+
+def compiled_block(code: CodeType, enter_offset: int, *, after_target: bool = False) -> Compiled:
+    """Cut and compile the block that *enter_offset* of *code* enters, or give the one kept.
+
+    Args:
+        code: The original code object.
+        enter_offset: Bytes; the instruction that enters the `with`.
+        after_target: See `cut`.
+    """
+    site = _SITES.get(id(code))
+    if site is None or site.code() is not code:
+        site = _SITES[id(code)] = _Site(code)
+    key = (enter_offset, after_target)
+    block = site.blocks.get(key)
+    if block is None:
+        block = Compiled(cut(code, enter_offset, after_target=after_target))
+        ORIGINALS[id(block.twin.code)] = block.twin
+        site.blocks[key] = block
+    return block
+
+
+class Body:
+    """Something to run in step with something else: a block, or a function given to `run`.
+
+    Attributes:
+        name: What tracebacks call it.
+        filename: Its file.
+        first_lineno: The line of the `with`, or of the function.
+        loads: Names of the caller that it may read.
+        stores: Names of the caller that it may bind or unbind.
+    """
+
+    name = ""
+    filename = ""
+    first_lineno = 0
+    loads: frozenset[str] = frozenset()
+    stores: frozenset[str] = frozenset()
+
+    def start(self, value: object) -> Generator[Any, Any, Any]:
+        """Give a fresh generator of the body, with the names as they are now.
+
+        Args:
+            value: What the `as` target gets, or the function's argument.
+        """
+        raise NotImplementedError
+
+    def finish(self, keeps: Callable[[str, object], bool] | None = None) -> None:
+        """Put the names that the body bound back where they came from.
+
+        Args:
+            keeps: Which of them; the others get the value back that they had.
+        """
+
+
+class BlockBody(Body):
+    """The body of a `with`, and the frame it belongs to."""
+
+    def __init__(self, frame: FrameType, block: Compiled) -> None:
+        code = frame.f_code
+        self.name = code.co_name
+        self.filename = code.co_filename
+        self.first_lineno = block.lineno
+        self.loads = block.loads
+        self.stores = block.stores
+        self.frame: FrameType | None = frame
+        self.block = block
+        self._before: dict[str, object] = {}
+        self._own_frame: FrameType | None = None
+
+    def start(self, value: object) -> Generator[Any, Any, Any]:
+        frame, block = self.frame, self.block
+        assert frame is not None
+        code = block.twin.code
+        if block.is_optimized:
+            values = frames.pull(frame, block.arguments)
+            self._before = dict(zip(block.arguments, values, strict=True))
+            closure = frames.cells(frame, block.frees) if block.frees else None
+            function = FunctionType(code, frame.f_globals, code.co_name, None, closure)
+            generator = function(*values)
+        elif block.frees:
+            closure = frames.cells(frame, block.frees)
+            namespace = frame.f_locals
+            generator = memory.eval_code_with_closure(code, frame.f_globals, namespace, closure)
+            self._remember(namespace)
+        else:
+            namespace = frame.f_locals
+            generator = eval(code, frame.f_globals, namespace)  # noqa: S307 - the caller's own code
+            self._remember(namespace)
+        own = generator.gi_frame
+        if block.cells:
+            frames.share_cells(frame, own, block.cells)
+        if block.pushed:
+            self._own_frame = own
+        generator.send(None)
+        generator.send(value)
+        result: Generator[Any, Any, Any] = generator
+        return result
+
+    def _remember(self, namespace: Any) -> None:
+        """What the names hold now, for those that shall not be kept."""
+        for name in self.stores:
+            self._before[name] = namespace.get(name, UNBOUND)
+
+    def finish(self, keeps: Callable[[str, object], bool] | None = None) -> None:
+        frame, block, before = self.frame, self.block, self._before
+        if frame is None:
+            return
+        bindings: dict[str, object] = {}
+        if block.is_optimized:
+            own = self._own_frame
+            if own is not None:
+                after = own.f_locals
+                for name in block.pushed:
+                    value = after.get(name, UNBOUND)
+                    if value is not before[name] and (keeps is None or keeps(name, value)):
+                        bindings[name] = value
+                del after
+        elif keeps is not None:
+            namespace = frame.f_locals
+            for name in self.stores:
+                value = namespace.get(name, UNBOUND)
+                if value is not before[name] and not keeps(name, value):
+                    bindings[name] = before[name]
+        if bindings:
+            frames.push(frame, bindings)
+
+    def forget(self) -> None:
+        """Drop the frames and the values."""
+        self.frame = None
+        self._before = {}
+        self._own_frame = None
+
+
+class FunctionBody(Body):
+    """A function given to `run`: its body is the block, and nothing is captured."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        plain: Any = function
+        arguments: tuple[object, ...] = ()
+        if inspect.ismethod(plain):
+            arguments = (plain.__self__,)
+            plain = plain.__func__
+        if not isinstance(plain, FunctionType):
+            message = f"run() takes a Python function, not {type(function).__name__!r}"
+            raise TypeError(message)
+        code = plain.__code__
+        if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+            message = f"run() takes a plain function, and {plain.__qualname__} is not one"
+            raise TypeError(message)
+        self.name = code.co_name
+        self.filename = code.co_filename
+        self.first_lineno = code.co_firstlineno
+        self._function = plain
+        self._arguments = arguments
+
+    def start(self, value: object) -> Generator[Any, Any, Any]:
+        function = twin_function(self._function)
+        taken = self._function.__code__.co_argcount
+        given = (*self._arguments, value)
+        varargs = self._function.__code__.co_flags & inspect.CO_VARARGS
+        generator: Generator[Any, Any, Any] = function(*(given if varargs else given[:taken]))
+        return generator
+
+
+class Backend:
+    """Runs a captured body. Subclass it to do something else with one.
+
+    Example:
+        >>> class Printing(Backend):
+        ...     def __call__(self, tracer, body):
+        ...         print(body.name, body.first_lineno)
+        ...         return super().__call__(tracer, body)
+    """
+
+    def __call__(self, tracer: Tracer, body: Body) -> object:
+        """Run *body*; what it returns is what `run` returns."""
+        return tracer.execute(body)
+
+
+class Tracer:
+    """Captures a block of code, or takes a function, and runs it through a backend.
+
+    Equivalent to running the block in place: with no model there is nothing to be in step with.
+    Subclasses run it in step with a model.
+
+    Args:
+        *args: Kept for the backend, as `args`.
+        backend: What runs the body; `Backend()` by default.
+        **kwargs: Kept for the backend, as `kwargs`.
+
+    Example:
+        >>> with Tracer() as tracer:
+        ...     x = 1
+        >>> x
+        1
+    """
+
+    @dataclass(slots=True)
+    class Info:
+        """What was captured.
+
+        Attributes:
+            frame: The frame that executes the `with`; None once the tracer has ended.
+            code: The code object that the program was compiled to, not a rewritten copy of it.
+            enter_offset: Bytes from the start of `code.co_code`; what entered the `with`.
+            frame_offset: The same instruction in the code that the frame really executes.
+            is_direct: Whether the frame called our `__enter__` itself, not through a wrapper.
+        """
+
+        frame: FrameType | None
+        code: CodeType
+        enter_offset: int
+        frame_offset: int
+        is_direct: bool
+
+        @property
+        def filename(self) -> str:
+            """The file that the block stands in, as its code object says."""
+            return self.code.co_filename
+
+        @property
+        def lineno(self) -> int:
+            """The line of the `with`."""
+            return line_at(self.code, self.enter_offset)
+
+    def __init__(self, *args: Any, backend: Backend | None = None, **kwargs: Any) -> None:
+        self.args = args
+        self.kwargs = kwargs
+        self.backend = Backend() if backend is None else backend
+        self.info: Tracer.Info | None = None
+        self._body: BlockBody | None = None
+        self._skip: Skip | None = None
+        self._state = "new"
+
+    # -- the block form ---------------------------------------------------------------------
+
+    def __enter__(self) -> Any:
+        self._begin()
+        caller = sys._getframe(1)
+        try:
+            info = self.capture(caller)
+            block = self.compile()
+            frame = info.frame
+            assert frame is not None
+            self._skip = arm(frame, self._skip_offset(info, block))
+            self._body = BlockBody(frame, block)
+            value = self.value()
+            if info.is_direct:
+                self._run_block(self._body)
+            self._skip.engage()
+        except BaseException as error:
+            self._end()
+            del caller
+            finish_raising(error)
+            raise
+        return value
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        skip = self._skip
+        try:
+            if skip is None or not skip.exception_is_mine(error):
+                raise self._not_skipped(error)
+            info = self.info
+            assert info is not None
+            if not info.is_direct:
+                assert self._body is not None
+                assert error is not None
+                memory.set_handled_exception(error.__context__)
+                self._run_block(self._body)
+        except BaseException as failure:
+            self._end()
+            finish_raising(failure)
+            raise
+        self._end()
+        return True  # type: ignore[return-value]  # None for checkers: see `semantics` of names
+
+    def value(self) -> Any:
+        """What the `as` target gets."""
+        return self
+
+    def capture(self, frame: FrameType | None = None) -> Info:
+        """Find the `with` whose body is to be run. Idempotent.
+
+        Args:
+            frame: The frame that called `__enter__`.
+
+        Raises:
+            WithBlockNotFoundError: `not-a-with`.
+        """
+        if self.info is not None:
+            return self.info
+        caller = sys._getframe(1) if frame is None else frame
+        self.info = _find_with(caller)
+        return self.info
+
+    def parse(self) -> Cut:
+        """Cut the body out of the captured code object.
+
+        Raises:
+            LeavesBlockError: `leaves-block`.
+        """
+        info = self.capture()
+        return cut(info.code, info.enter_offset, after_target=not info.is_direct)
+
+    def compile(self) -> Compiled:
+        """Give the compiled body: made once per place in the program, and kept with its code."""
+        info = self.capture()
+        return compiled_block(info.code, info.enter_offset, after_target=not info.is_direct)
+
+    def execute(self, body: Body) -> object:
+        """Run *body* to its end. There is no model here, so it can ask for nothing."""
+        return driver.run_alone(body, self.value())
+
+    def pull(self) -> dict[str, object]:
+        """The caller's local names that the block uses, with their values now."""
+        assert self._body is not None
+        frame = self._body.frame
+        assert frame is not None
+        names = self._body.block.arguments
+        values = zip(names, frames.pull(frame, names), strict=True)
+        return {name: value for name, value in values if value is not UNBOUND}
+
+    def push(self, state: dict[str, object] | None = None) -> None:
+        """Bind names in the caller's frame.
+
+        Args:
+            state: The names and values; by default what the block has bound.
+        """
+        assert self._body is not None
+        if state is None:
+            self._body.finish(self.keeps())
+        else:
+            frame = self._body.frame
+            assert frame is not None
+            frames.push(frame, state)
+
+    def keeps(self) -> Callable[[str, object], bool] | None:
+        """Which names are bound after the block: None for all of them."""
+        return None
+
+    # -- the function form ------------------------------------------------------------------
+
+    def run(self, function: Callable[..., Any]) -> Any:
+        """Run *function* as the body.
+
+        Equivalent to the block form with the function's body in the block, except that its names
+        are its own. No frame is read and nothing is skipped, so it works wherever capturing a
+        block is refused.
+
+        Args:
+            function: Takes the tracer, or nothing.
+
+        Returns:
+            What the function returns.
+        """
+        self._begin()
+        try:
+            return self.backend(self, FunctionBody(function))
+        except BaseException as error:
+            finish_raising(error)
+            raise
+        finally:
+            self._end()
+
+    # -- common -----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if not IS_SUPPORTED:
+            raise UnsupportedPythonError(
+                f"tracekit does not know the bytecode of Python {VERSION}",
+                fix="use CPython 3.11, 3.12 or 3.13",
+            )
+        if self._state != "new":
+            raise AlreadyEnteredError(
+                f"this {type(self).__name__} has been entered before",
+                why="a tracer is one run of one block",
+                fix="make a new one in the `with` line",
+            )
+        self._state = "entered"
+
+    def _end(self) -> None:
+        """Give everything back, whatever happened."""
+        self._state = "ended"
+        skip = self._skip
+        if skip is not None:
+            self._skip = None
+            skip.disarm()
+        body = self._body
+        if body is not None:
+            self._body = None
+            body.forget()
+        if self.info is not None:
+            self.info.frame = None
+
+    def _skip_offset(self, info: Info, block: Compiled) -> int:
+        """Where the frame must stop, in the code that it really executes."""
+        frame = info.frame
+        assert frame is not None
+        if frame.f_code is info.code:
+            return block.first_offset
+        twin = ORIGINALS[id(frame.f_code)]
+        return next(at for at, origin in twin.offsets.items() if origin == block.first_offset)
+
+    def _run_block(self, body: BlockBody) -> None:
+        try:
+            self.backend(self, body)
+        finally:
+            body.finish(self.keeps())
+
+    def _not_skipped(self, error: BaseException | None) -> BaseException:
+        return InternalError(
+            "the inline copy of a traced block was executed",
+            seen=f"`__exit__` was called with {error!r}",
+            why="something took the events away by which the copy is passed over",
+        )
+
+    async def __aenter__(self) -> Any:
+        raise AsyncWithError(
+            "a tracer was entered with `async with`",
+            fix="write `with` instead: nothing here awaits",
+        )
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", "ended") == "new":
+            warnings.warn(
+                f"{type(self).__name__} was made and never entered: nothing ran",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+
+def _find_with(caller: FrameType) -> Tracer.Info:
+    """The frame that executes the `with`: the caller, or behind delegating `__enter__`s."""
+    frame: FrameType | None = caller
+    is_direct = True
+    while frame is not None:
+        code, offset = frame.f_code, frame.f_lasti
+        if is_with_entry(code, offset):
+            twin = ORIGINALS.get(id(code))
+            if twin is None:
+                return Tracer.Info(frame, code, offset, offset, is_direct)
+            return Tracer.Info(frame, twin.original, twin.offsets[offset], offset, is_direct)
+        if code.co_name != "__enter__":
+            break
+        is_direct = False
+        frame = frame.f_back
+    raise WithBlockNotFoundError(
+        "`__enter__` was not called by a `with` statement",
+        where=f"{caller.f_code.co_filename}:{caller.f_lineno}, in {caller.f_code.co_qualname}",
+        seen=_who_called(caller),
+        fix=_FUNCTION_FORM,
+    )
+
+
+def _who_called(caller: FrameType) -> str:
+    if caller.f_code.co_name in ("enter_context", "_enter"):
+        return "it was called by an ExitStack"
+    return f"it was called by {caller.f_code.co_qualname}"
