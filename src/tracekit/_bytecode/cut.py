@@ -26,7 +26,7 @@ from types import CodeType
 from typing import Final, NamedTuple
 
 from ..errors import AsyncWithError, LeavesBlockError, WithBlockNotFoundError
-from .facts import CACHE_UNITS
+from .facts import CACHE_UNITS, HAVE_ARGUMENT
 from .lift import Entry, Table, entries_of, lift_with_labels
 from .opcodes import (
     BACKWARD_JUMPS,
@@ -177,10 +177,11 @@ def cut(code: CodeType, enter_offset: int, *, after_target: bool = False) -> Cut
     """
     walk = _Walk(code, enter_offset)
     first = walk.first_offset
+    loaded = -1
     if after_target:
-        first = walk.after_target()
+        first, loaded = walk.after_target()
     walk.run(first)
-    return _build(walk, first, takes_value=not after_target)
+    return _build(walk, first, loaded, takes_value=not after_target)
 
 
 class _Walk:
@@ -349,12 +350,14 @@ class _Walk:
     def _kind(self, offset: int, after: int) -> str:
         if decode(self.raw, offset).op == SWAP:
             return "return"
-        last_line = max(line_at(self.code, offset) for offset in self.units)
+        with_line = line_at(self.code, self.enter_offset)
         for _ in range(64):
             unit = decode(self.raw, after)
             if unit.op in RETURNS:
-                lineno = line_at(self.code, unit.start_offset)
-                return "return" if lineno <= last_line else "break"
+                # The compiler puts it on the line of the `with`, or on none.
+                positions = islice(self.code.co_positions(), unit.start_offset // 2, None)
+                lineno = next(positions, (None,))[0]
+                return "return" if lineno in (None, with_line) else "break"
             if unit.op in UNCONDITIONAL_JUMPS:
                 if unit.op in BACKWARD_JUMPS:
                     return "continue"
@@ -396,11 +399,15 @@ class _Walk:
                 break
         return offset
 
-    def after_target(self) -> int:
-        """The offset after the store of the `as` target."""
+    def after_target(self) -> tuple[int, int]:
+        """The offset after the store of the `as` target.
+
+        And, where that store is one instruction with the load of the next expression (3.13), the
+        slot that it loads; else -1.
+        """
         depth = 1
         offset = self.first_offset
-        while depth > 0:
+        while True:
             unit = decode(self.raw, offset)
             if unit.op in JUMPS or unit.op in LEAVES:
                 raise WithBlockNotFoundError(
@@ -408,11 +415,15 @@ class _Walk:
                     where=self._place(self.enter_offset),
                     fix="bind the value to a plain name",
                 )
-            argument = unit.arg if unit.op >= dis.HAVE_ARGUMENT else None
+            offset = unit.stop_offset
+            pair = FAST_PAIRS.get(unit.op)
+            if depth == 1 and pair is not None and pair[0] == STORE_FAST:
+                return offset, unit.arg & 15
+            argument = unit.arg if unit.op >= HAVE_ARGUMENT else None
             if unit.op != PRECALL:
                 depth += dis.stack_effect(unit.op, argument, jump=False)
-            offset = unit.stop_offset
-        return offset
+            if depth == 0:
+                return offset, -1
 
 
 def _kind_of_jump(op: int) -> str:
@@ -441,7 +452,7 @@ def _spans(units: dict[int, Unit]) -> list[tuple[int, int]]:
     return spans
 
 
-def _build(walk: _Walk, first: int, *, takes_value: bool) -> Cut:
+def _build(walk: _Walk, first: int, loaded: int, *, takes_value: bool) -> Cut:
     code = walk.code
     spans = _spans(walk.units)
     program, labels = lift_with_labels(code, spans)
@@ -451,6 +462,8 @@ def _build(walk: _Walk, first: int, *, takes_value: bool) -> Cut:
     goal = labels.get(walk.handler.target_offset)
     handlers = set()
     instrs: list[Instr | Label] = []
+    if loaded >= 0:
+        instrs.append(Instr(LOAD_FAST, loaded))
     if spans[0][0] != first:
         # A handler of a loop around the block may have been laid out before its body.
         start = labels.get(first)

@@ -117,7 +117,8 @@ def arm(frame: FrameType, offset: int) -> Skip:
         if _events_arrive() or _events_arrive_after_repair(frame, offset):
             return _MonitoredSkip(frame, offset)
         raise _refusal()
-    if (sys.gettrace() is None and sys.getprofile() is None) or _trace_events_arrive():
+    unwatched = not HAS_MONITORING and sys.gettrace() is None and sys.getprofile() is None
+    if unwatched or _trace_events_arrive():
         return _TracedSkip(frame, offset)
     raise _refusal()
 
@@ -158,6 +159,15 @@ def _refusal() -> CannotSkipError:
         ),
         fix="use the function form: `model.trace(...).run(fn)`",
     )
+
+
+def _entering(frame: FrameType) -> int:
+    """Where coming again to tells that a skip has gone stale: the entering of a `with`.
+
+    A twin may be in the loop that drives a generator instead, which is come to again rightly.
+    """
+    entered = frame.f_lasti
+    return entered if frame.f_code.co_code[entered] == OPMAP["BEFORE_WITH"] else -1
 
 
 # --- sys.monitoring ------------------------------------------------------------------------
@@ -273,10 +283,7 @@ def _watch(frame: FrameType, offset: int) -> None:
         points = _points[key] = set()
         _codes[key] = weakref.ref(code, lambda _gone: _forget_code(key))
     points.add(offset)
-    # Coming again to the instruction that enters the `with` tells that a skip has gone stale.
-    # In a twin this may be the loop that drives a generator, which is come to again rightly.
-    if code.co_code[frame.f_lasti] == OPMAP["BEFORE_WITH"]:
-        points.add(frame.f_lasti)
+    points.add(_entering(frame))
     _instrument(code)
 
 
@@ -339,10 +346,11 @@ _tool: Final = _Tool()
 class _TracedSkip(Skip):
     """Traces the opcodes of one frame, from `engage` to `disarm`."""
 
-    __slots__ = ("_engaged", "_found", "_previous")
+    __slots__ = ("_engaged", "_entered", "_found", "_previous")
 
     def __init__(self, frame: FrameType, offset: int) -> None:
         super().__init__(frame, offset)
+        self._entered = _entering(frame)
         self._engaged = False
         self._previous: Callable[..., Any] | None = None
         self._found: tuple[Any, bool, bool] = (None, True, False)
@@ -365,7 +373,10 @@ class _TracedSkip(Skip):
             self._error = ExitTracingException()
             # The interpreter now takes the trace functions away; `disarm` brings them back.
             raise self._error
-        # Something raised on the way back to the frame: not our block any more.
+        # On the way back to the frame (in a twin that is some instructions long) only this can
+        # happen: something raised, and now it is not our block any more.
+        if event in {"line", "opcode"} and frame.f_lasti != self._entered:
+            return self._in_frame
         found, _, wants_opcodes = self._found
         self.disarm()
         if found is None or (event == "opcode" and not wants_opcodes):
