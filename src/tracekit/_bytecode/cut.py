@@ -348,8 +348,17 @@ class _Walk:
                 raise self._leaves(self._kind(offset, after.stop_offset), self.exits[offset])
 
     def _kind(self, offset: int, after: int) -> str:
+        """Which statement leaves here: by the width of the word, else by where it goes."""
         if decode(self.raw, offset).op == SWAP:
             return "return"
+        origin = self.exits[offset]
+        if decode(self.raw, origin).op == NOP:
+            positions = next(islice(self.code.co_positions(), origin // 2, None))
+            lineno, end_lineno, column, end_column = positions
+            if lineno == end_lineno and column is not None and end_column is not None:
+                for word in ("break", "continue"):
+                    if end_column - column == len(word):
+                        return word
         with_line = line_at(self.code, self.enter_offset)
         for _ in range(64):
             unit = decode(self.raw, after)
@@ -370,23 +379,37 @@ class _Walk:
 
     def _same(self, left: int, right: int, assumed: set[tuple[int, int]]) -> bool:
         """Whether two places go on alike, comparing instructions through jumps."""
+        # Parts of a pair of loads or stores on one side that the other has as single ones.
+        left_parts: list[tuple[int, int]] = []
+        right_parts: list[tuple[int, int]] = []
         while True:
             left = self._through_jumps(left)
             right = self._through_jumps(right)
-            if left == right or (left, right) in assumed:
-                return True
-            assumed.add((left, right))
-            one, two = decode(self.raw, left), decode(self.raw, right)
-            if one.op in JUMPS:
-                if two.op not in JUMPS or _kind_of_jump(one.op) != _kind_of_jump(two.op):
+            if not left_parts and not right_parts:
+                if left == right or (left, right) in assumed:
+                    return True
+                assumed.add((left, right))
+            if not left_parts:
+                one = decode(self.raw, left)
+            if not right_parts:
+                two = decode(self.raw, right)
+            if one.op in JUMPS or two.op in JUMPS:
+                if one.op not in JUMPS or two.op not in JUMPS:
+                    return False
+                if _kind_of_jump(one.op) != _kind_of_jump(two.op):
                     return False
                 if not self._same(target_of(one), target_of(two), assumed):
                     return False
-            elif _plain(one) != _plain(two):
+                left, right = one.stop_offset, two.stop_offset
+                continue
+            if not left_parts:
+                left_parts, left = _plain(one), one.stop_offset
+            if not right_parts:
+                right_parts, right = _plain(two), two.stop_offset
+            if left_parts.pop(0) != right_parts.pop(0):
                 return False
             if one.op in LEAVES:
                 return True
-            left, right = one.stop_offset, two.stop_offset
 
     def _through_jumps(self, offset: int) -> int:
         for _ in range(len(self.raw)):
