@@ -28,7 +28,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "_interleave": (ROOT, set()),
     "_torch": (RUN, {"torch"}),
     "_vocabulary": ({*RUN, "_torch"}, {"torch", "safetensors"}),
-    "hf": ({*RUN, "_torch", "_vocabulary"}, {"torch", "transformers"}),
+    "hf": ({*RUN, "_torch", "_vocabulary"}, {"torch", "transformers", "huggingface_hub"}),
     "remote": ({*RUN, "_torch", "_vocabulary", "testing"}, {"torch"}),
     "testing": ({*RUN, "_torch", "_vocabulary", "hf", ""}, {"torch", "transformers"}),
     "demo": ({*RUN, "_torch", "_vocabulary", "hf", "testing", ""}, {"torch", "transformers"}),
