@@ -605,7 +605,8 @@ def _as_rows(value: Any) -> list[list[int]]:
 def _is_int(value: Any) -> bool:
     if isinstance(value, bool):
         return False
-    return isinstance(value, int) or (hasattr(value, "__index__") and not isinstance(value, str))
+    # Arrays and tensors have an `__index__` of any shape, which fails when it is used.
+    return isinstance(value, int) or (hasattr(value, "__index__") and not getattr(value, "ndim", 0))
 
 
 def _short(value: Any) -> str:

@@ -351,7 +351,7 @@ def _auto_class(name: str, config: PretrainedConfig, auto: str | Any | None) -> 
         raise WrongModelClassError(
             f"{name!r} is a `{written or type(config).__name__}`, which does not generate text",
             why="a `LanguageModel` needs a model with `generate`",
-            fix=f"tracekit.Model.from_transformers({kind!r}, {name!r})",
+            fix=f"tracekit.hf.TransformersModel({name!r}, auto={kind!r})",
         )
     return getattr(transformers, candidates[0])
 
