@@ -15,15 +15,23 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from .._protocol import Abort, Raised
-from ..errors import InternalError, NeverRanError, OutOfOrderError, StepsWarning, WaitError
+from ..errors import (
+    InternalError,
+    NeverRanError,
+    OutOfOrderError,
+    StepsWarning,
+    TracekitError,
+    WaitError,
+)
 from . import flow
+from .position import Clock
 from .requests import AwaitName, Meet, NextStep, Read, Skip, Stop, Write
 from .site import Site, spell, spell_recent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .position import Clock, Loop
+    from .position import Loop
     from .requests import Key, Request
     from .worker import Worker
 
@@ -50,11 +58,19 @@ class Host:
     A subclass overrides what it needs.
     """
 
-    def enter(self, worker: Worker) -> None:
-        """A body is about to run."""
+    def enter(self, worker: Worker) -> Any:
+        """A body is about to run; what is returned is given to `leave`."""
 
-    def leave(self, worker: Worker) -> None:
+    def leave(self, worker: Worker, before: Any) -> None:
         """The body has suspended or ended; the model is about to go on."""
+
+    def calls(self, path: str) -> int:
+        """Tell how many calls of a module have begun."""
+        return 0
+
+    def count(self, key: Key) -> int:
+        """Tell how many visits of a site the model has left behind, as far as is known."""
+        return 0
 
     def reach(self, request: Read) -> BaseException | None:
         """See to it that the request's site will be visited, or say why it cannot be."""
@@ -120,9 +136,7 @@ class Interleaver:
         self.wanted: dict[Key, int] = {}
         self.watched: set[str] = set()
         self.clocks: dict[str, Clock] = {}
-        self.calls: dict[str, int] = {}
-        self.passed: list[Site] = []
-        self.counts: dict[Key, int] = {}
+        self.passed: list[tuple[Key, int]] = []
         self.standing: Standing | None = None
         self.current: Worker | None = None
         self.failure: BaseException | None = None
@@ -154,8 +168,6 @@ class Interleaver:
         Raises:
             EndRun: The run is over early.
         """
-        call = self.calls.get(path, 0)
-        self.calls[path] = call + 1
         clock = self.clocks.get(path)
         if clock is not None:
             self._end_step(clock)
@@ -180,7 +192,7 @@ class Interleaver:
         """
         if self.ended:
             raise EndRun
-        self.counts[key] = visit + 1
+        self.passed.append((key, visit))
         if key in self.wanted:
             outer = self.standing
             self.standing = standing = Standing(key, visit, value)
@@ -189,12 +201,8 @@ class Interleaver:
                 value = self._settled(standing)
             finally:
                 self.standing = outer
-            if value is not NOTHING or key[1] != "skip":
-                self.passed.append(standing.site)
             if self.ended:
                 raise EndRun
-        else:
-            self.passed.append(Site(key[0], key[1], visit))
         return value
 
     def _settled(self, standing: Standing) -> Any:
@@ -227,7 +235,7 @@ class Interleaver:
             self._unpark(worker, worker.pending)
         outer = self.current
         self.current = worker
-        self.host.enter(worker)
+        before = self.host.enter(worker)
         try:
             while True:
                 request = worker.send(answer)
@@ -239,7 +247,7 @@ class Interleaver:
                     break
         finally:
             self.current = outer
-            self.host.leave(worker)
+            self.host.leave(worker, before)
         if worker.error is not None:
             self._failed(worker)
 
@@ -267,6 +275,8 @@ class Interleaver:
                 return answer
             refusal = self._refuse_site(worker, request)  # type: ignore[arg-type]
             if refusal is not None:
+                if isinstance(refusal, TracekitError) and not refusal.where:
+                    refusal.where = worker.where()
                 return Raised(refusal)
             key = request.key  # type: ignore[union-attr]
             self.wanted[key] = self.wanted.get(key, 0) + 1
@@ -357,6 +367,19 @@ class Interleaver:
         self.writes.append((site, f"{filename}:{lineno}"))
         return None
 
+    def answer_now(self, request: Read) -> object:
+        """Answer the request of code that cannot suspend: the value if the model stands there.
+
+        Returns:
+            The answer; `WAIT` if the model does not stand there.
+        """
+        worker = self.current
+        if worker is None:
+            return WAIT
+        if worker.aborted:
+            return Raised(Abort())
+        return self._answer_site(worker, request)
+
     def _refuse_site(self, worker: Worker, request: Read) -> BaseException | None:
         """Say why the site of a new request cannot come, if that is known already."""
         if request.owner not in self.owners:
@@ -365,7 +388,7 @@ class Interleaver:
         loops = worker.loops
         loop = loops[-1] if loops else None
         if loop is not None and loop.clock is None and loop.index is not None:
-            if self.counts.get(request.key, 0) > loop.index:
+            if self.host.count(request.key) > loop.index:
                 return self._too_late(worker, request)
             loop.paths.add(path)
         if self.over or (self.closing and port != "result"):
@@ -378,10 +401,8 @@ class Interleaver:
         """Give the clock that counts the calls of a module, from now on."""
         clock = self.clocks.get(path)
         if clock is None:
-            from .position import Clock as NewClock
-
-            clock = self.clocks[path] = NewClock(path)
-            clock.index = self.calls.get(path, 0) - 1
+            clock = self.clocks[path] = Clock(path)
+            clock.index = self.host.calls(path) - 1
             self.watched.add(path)
         return clock
 
@@ -415,8 +436,8 @@ class Interleaver:
             if loop.clock.index != wanted:
                 return WAIT
         elif (loop.paths or not loop.bounded) and loop.taken:
-            calls = self.calls
-            if not any(calls.get(path, 0) > wanted for path in loop.paths):
+            calls = self.host.calls
+            if not any(calls(path) > wanted for path in loop.paths):
                 self.watched |= loop.paths
                 return WAIT
         loop.index = wanted
@@ -459,6 +480,10 @@ class Interleaver:
             ):
                 self._run(worker, Raised(self._too_late(worker, worker.pending)))
 
+    def visited(self) -> list[Site]:
+        """List the sites that the model has come to, oldest first."""
+        return [Site(path, port, visit) for (path, port), visit in self.passed]
+
     # The end.
 
     def stop(self) -> None:
@@ -466,11 +491,14 @@ class Interleaver:
         self.stopped = True
         self.ended = True
 
-    def finish(self, error: BaseException | None = None) -> BaseException | None:
+    def finish(
+        self, error: BaseException | None = None, last: Standing | None = None
+    ) -> BaseException | None:
         """The forward is over: bring all bodies to their ends.
 
         Args:
             error: What the forward raised.
+            last: Where the run stands until its end: what the forward returned.
 
         Returns:
             What the run is to raise; `None` if it went well, or was stopped.
@@ -480,6 +508,9 @@ class Interleaver:
         if error is not None and not isinstance(error, EndRun) and not self.ended:
             self.model_error = error
             self._add_note(error)
+        if last is not None:
+            self.standing = last
+            self.passed.append((last.key, last.site.visit))
         blocks_saw_it = False
         while not self.ended:
             self._serve()
@@ -501,7 +532,7 @@ class Interleaver:
         elif problem is not None:
             for other in self._unwound:
                 problem.add_note(f"While another block was unwound, it raised {other!r}")
-        self.failure = self.model_error = None
+        self.failure = self.model_error = self.standing = None
         self._unwound = []
         return problem
 
@@ -518,6 +549,14 @@ class Interleaver:
             self._run(worker, Raised(self._too_late(worker, request)))
         else:
             self._run(worker, Raised(self._deadlock(worker, waiting)))
+
+    def close(self) -> None:
+        """Let go of the host, the bodies and the values; `passed` and `writes` stay."""
+        self.host = Host()
+        self.owners = ()
+        self.workers = []
+        self.standing = self.current = None
+        self.wanted.clear()
 
     def _unwind(self) -> None:
         """Unwind what is suspended; `finally` blocks run, and requests in them raise."""
@@ -552,10 +591,10 @@ class Interleaver:
     def _too_late(self, worker: Worker, request: Read) -> BaseException:
         path, port = request.key
         name = spell(path, request.name)
-        recent = f"sites visited so far, oldest first: {spell_recent(self.passed)}"
+        recent = f"sites visited so far, oldest first: {spell_recent(self.visited())}"
         seen, why, fix = self.host.explain(request)
         seen = f"{recent}\n{seen}" if seen else recent
-        count = self.counts.get(request.key, 0)
+        count = self.host.count(request.key)
         if count or not why:
             error: BaseException = OutOfOrderError(
                 f"`{name}` was asked for, but the model is already past it"

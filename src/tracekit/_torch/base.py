@@ -1,0 +1,120 @@
+"""The wrapper that can trace, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._runtime.tracer import Backend
+from .rename import bind_aliases
+from .tracers import InterleavingTracer
+from .tree import Node, Tree
+from .values import map_tensors, tensors
+
+
+class Traceable(Node):
+    """A module that can be traced.
+
+    Args:
+        module: Any module.
+        rename: Further names for modules: `{path, pattern or class: name or names}`.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, rename: dict[Any, str | list[str]] | None = None
+    ) -> None:
+        if isinstance(module, Node):
+            module = module._module
+        if not isinstance(module, nn.Module):
+            message = f"a torch.nn.Module is wrapped, not {type(module).__name__!r}"
+            raise TypeError(message)
+        tree = Tree(module, self._child_class())
+        self._attach(tree, "", module)
+        tree.nodes[""] = self
+        if rename:
+            bind_aliases(tree, rename)
+
+    @classmethod
+    def _child_class(cls) -> type[Node]:
+        """What the nodes below the root are made of."""
+        return Traceable
+
+    def trace(
+        self,
+        *args: Any,
+        fn: str | Callable[..., Any] | None = None,
+        backend: Backend | None = None,
+        tracer_cls: type[InterleavingTracer] | None = None,
+        trace: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Give a tracer: `with model.trace(x) as tracer:` runs the block in step with a call.
+
+        The call is `module(*args, **kwargs)`; tensors in the arguments move to the module's
+        device.
+
+        Args:
+            *args: Given to the call.
+            fn: Called instead: a method's name, a bound method, or any function that runs the
+                model.
+            backend: What runs the captured block.
+            tracer_cls: A subclass of `InterleavingTracer`.
+            trace: `False` makes the call at once, with the stored edits, and gives what it
+                returns.
+            **kwargs: Given to the call; `keep=` goes to the tracer.
+
+        Returns:
+            The tracer, or what the call returned.
+        """
+        cls = InterleavingTracer if tracer_cls is None else tracer_cls
+        tracer = cls(fn, self, *args, backend=backend, **kwargs)
+        return tracer if trace else tracer.call()
+
+    def _prepare(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Make the arguments of the traced call; a subclass may take other kinds of input.
+
+        Args:
+            function: What is going to be called.
+            args: As given to `trace`.
+            kwargs: As given to `trace`.
+
+        Returns:
+            What the function is called with.
+        """
+        given = (args, kwargs)
+        if next(tensors(given), None) is None:
+            return given
+        device = self._first_device()
+        if device is None or all(tensor.device == device for tensor in tensors(given)):
+            return given
+        moved: tuple[tuple[Any, ...], dict[str, Any]]
+        moved = map_tensors(given, lambda tensor: _moved(tensor, device))
+        return moved
+
+    def _first_device(self) -> torch.device | None:
+        """Where the first parameter is.
+
+        Equivalent to `device`, but only the modules up to the first parameter are looked at:
+        a traced call asks each time.
+        """
+        stack: list[Any] = [self._module]
+        while stack:
+            module = stack.pop()
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    device: torch.device = parameter.device
+                    return device
+            stack.extend(reversed([m for m in module._modules.values() if m is not None]))
+        return None
+
+
+def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    # Weights not loaded yet have no device to move to; a fake run brings its own tensors.
+    if device.type == "meta" or tensor.device == device:
+        return tensor
+    return tensor.to(device)

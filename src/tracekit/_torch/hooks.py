@@ -1,0 +1,304 @@
+"""The only file that puts anything on a module, and that takes it away.
+
+A module that a run asks for gets, for as long as the run lasts, a `forward` of its own in its
+`__dict__`. torch looks `self.forward` up at each call, so a module that is called next is served
+although torch has chosen its path without hooks; a direct call of `child.forward(x)` is served as
+well; and since no hook stands in `_forward_hooks`, torch's fused paths stay what they are.
+
+    the user's pre-hooks -> [input, skip] forward [output] -> the user's hooks -> the caller
+
+Where the user has forward hooks, the output must be served after them: then one forward hook of
+ours is put behind them, and before those by which transformers records hidden states.
+
+What is put on a module is noted in `_hooked` first and removed when no run needs it any more.
+Whatever a run leaves behind, because an interrupt fell between two of our lines, is removed by
+`sweep` at the next entry or exit of any tracer.
+
+Things that don't work:
+
+- `register_forward_hook` alone. It switches fused kernels off, misses `child.forward(x)`, and is
+  not seen by a call that is under way. It costs a few times as much.
+- A hook on every module. One that nobody asked for must cost nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import OrderedDict
+from types import CodeType, MethodType
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch.nn.modules import module as torch_module
+
+from .._interleave.interleaver import NOTHING, EndRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from torch import nn
+
+    from .run import Run
+
+_CAPTURE_MODULE: Final = "transformers.utils.output_capturing"
+_MISSING: Final = object()
+_lock = threading.RLock()
+_hooked: dict[int, Hooked] = {}
+_runs: dict[int, Run] = {}
+"""The innermost run of each thread."""
+
+
+def _codes_that_call_forward() -> frozenset[CodeType]:
+    """Find the code objects of torch that call `forward` and then the forward hooks."""
+    call: Any = torch.nn.Module._call_impl  # noqa: SLF001 - there is no public way to know
+    slow: Any = torch.nn.Module._slow_forward  # noqa: SLF001 - the same
+    inner = [const for const in call.__code__.co_consts if isinstance(const, CodeType)]
+    return frozenset([call.__code__, slow.__code__, *inner])
+
+
+CALLERS: Final = _codes_that_call_forward()
+_global_forward_hooks: Final = torch_module._global_forward_hooks  # noqa: SLF001 - the same
+
+
+class Hooked:
+    """A module that carries our forward; shared by all runs that ask for it.
+
+    Attributes:
+        module: The module.
+        own: Its instance's own `forward`, from before; `_MISSING` if it had none.
+        original: What is called in the end.
+        installed: The bound method in the module's `__dict__`.
+        handle: Removes our forward hook, where the user's hooks made one necessary.
+        order: The keys of `_forward_hooks` as they were before ours was added.
+        runs: The runs that ask for it.
+    """
+
+    __slots__ = ("handle", "installed", "module", "order", "original", "own", "runs")
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.own: Any = module.__dict__.get("forward", _MISSING)
+        self.original: Callable[..., Any] = module.forward
+        self.installed: MethodType | None = MethodType(_forward, self)
+        self.handle: Any = None
+        self.order: list[int] = []
+        self.runs: list[Run] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Hooked:
+        """A copy of a module that is made while it is traced must not call the original."""
+        from copy import deepcopy
+
+        copy = Hooked.__new__(Hooked)
+        memo[id(self)] = copy
+        copy.module = deepcopy(self.module, memo)
+        copy.own = self.own
+        if self.own is _MISSING:
+            copy.original = MethodType(type(copy.module).forward, copy.module)
+        else:
+            copy.original = deepcopy(self.own, memo)
+        copy.installed = MethodType(_forward, copy)
+        copy.handle, copy.order, copy.runs = None, [], []
+        return copy
+
+    def put(self) -> None:
+        """Put our forward on the module."""
+        self.module.__dict__["forward"] = self.installed
+
+    def remove(self) -> None:
+        """Take everything of ours off the module; harmless when it is gone already."""
+        attributes = self.module.__dict__
+        if self.installed is not None and attributes.get("forward") is self.installed:
+            if self.own is _MISSING:
+                del attributes["forward"]
+            else:
+                attributes["forward"] = self.own
+        # The bound method holds this object, which holds the method.
+        self.installed = None
+        if self.handle is not None:
+            self.handle.remove()
+            self.handle = None
+            _restore_order(self.module._forward_hooks, self.order)
+
+    def follow_hooks(self) -> None:
+        """See to it that the output is served after the user's forward hooks."""
+        hooks = self.module._forward_hooks
+        if self.handle is None:
+            self.order = list(hooks)
+            self.handle = self.module.register_forward_hook(_OutputHook(self))
+        _put_behind(hooks, self.handle.id)
+
+
+def _put_behind(hooks: OrderedDict[int, Any], ours: int) -> None:
+    """Move our hook behind the user's, and transformers' recording hooks behind ours."""
+    recording = [
+        key for key, hook in hooks.items() if getattr(hook, "__module__", "") == _CAPTURE_MODULE
+    ]
+    if next(reversed(hooks)) != ours or recording:
+        hooks.move_to_end(ours)
+        for key in recording:
+            hooks.move_to_end(key)
+
+
+def _restore_order(hooks: OrderedDict[int, Any], order: list[int]) -> None:
+    """Put the hooks that were there before back in their places; newer ones stay last."""
+    if list(hooks) == order:
+        return
+    newer = [key for key in hooks if key not in order]
+    for key in [*order, *newer]:
+        if key in hooks:
+            hooks.move_to_end(key)
+
+
+class _OutputHook:
+    """The forward hook of a module that also has hooks of the user's."""
+
+    __slots__ = ("hooked",)
+
+    def __init__(self, hooked: Hooked) -> None:
+        self.hooked = hooked
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        run = _runs.get(threading.get_ident())
+        if run is None or not run.forwarding:
+            return None
+        spot = run.spots.get(self.hooked)
+        if spot is None or spot.owed is None:
+            return None
+        visit, spot.owed = spot.owed, None
+        served = run.output(spot, visit, output)
+        # torch takes `None` for "unchanged"; a module's output may well be None, but then
+        # the hook has been given the same.
+        return None if served is output else served
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _OutputHook:
+        # In a copy of the module it would be in nobody's list: it does nothing there.
+        return _OutputHook(Hooked.__deepcopy__(self.hooked, memo))
+
+
+def _forward(hooked: Hooked, /, *args: Any, **kwargs: Any) -> Any:
+    """Stand in for a module's forward while a run asks for the module.
+
+    Equivalent to the module's own forward, except that the run of this thread is told of the
+    inputs before and of the output after.
+    """
+    run = _runs.get(threading.get_ident())
+    if run is None or not run.forwarding or (spot := run.spots.get(hooked)) is None:
+        return hooked.original(*args, **kwargs)
+    interleaver = run.interleaver
+    if interleaver.ended:
+        raise EndRun
+    visit = spot.visits
+    spot.visits = visit + 1
+    wanted = interleaver.wanted
+    if spot.path in interleaver.watched:
+        interleaver.entered(spot.path)
+    if spot.input_key in wanted:
+        args, kwargs = interleaver.visit(spot.input_key, visit, (args, kwargs))
+    else:
+        interleaver.passed.append((spot.input_key, visit))
+    output: Any = NOTHING
+    if spot.skip_key in wanted:
+        output = interleaver.visit(spot.skip_key, visit, NOTHING)
+    if output is NOTHING:
+        output = hooked.original(*args, **kwargs)
+    else:
+        spot.skipped += 1
+    if (
+        hooked.module._forward_hooks or _global_forward_hooks
+    ) and sys._getframe(1).f_code in CALLERS:
+        hooked.follow_hooks()
+        spot.owed = visit
+        return output
+    return run.output(spot, visit, output)
+
+
+def install(module: nn.Module, run: Run) -> Hooked:
+    """Put our forward on *module*, or join the runs for which it is there already."""
+    with _lock:
+        hooked = _hooked.get(id(module))
+        if hooked is None:
+            hooked = _hooked[id(module)] = Hooked(module)
+            hooked.runs.append(run)
+            hooked.put()
+        else:
+            hooked.runs.append(run)
+    return hooked
+
+
+def uninstall(hooked: Hooked, run: Run) -> None:
+    """Leave *hooked*; the last run takes everything off."""
+    with _lock:
+        if run in hooked.runs:
+            hooked.runs.remove(run)
+        if not hooked.runs:
+            hooked.remove()
+            _hooked.pop(id(hooked.module), None)
+
+
+def current_run() -> Run | None:
+    """Give the innermost run of this thread."""
+    return _runs.get(threading.get_ident())
+
+
+def begin(run: Run) -> None:
+    """Make *run* the innermost one of this thread."""
+    if _hooked or _runs:
+        sweep()
+    thread = threading.get_ident()
+    run.outer = _runs.get(thread)
+    _runs[thread] = run
+
+
+def end(run: Run) -> None:
+    """Take off all that *run* has put on modules, and make the outer run the innermost."""
+    thread = threading.get_ident()
+    for hooked in list(run.spots):
+        uninstall(hooked, run)
+    if _runs.get(thread) is run:
+        if run.outer is None:
+            del _runs[thread]
+        else:
+            _runs[thread] = run.outer
+    run.outer = None
+    if _hooked or _runs:
+        sweep()
+
+
+def sweep() -> None:
+    """Take off what runs have left behind that are over.
+
+    A run is over when the frame that executes it is no longer on the stack of its thread. Other
+    threads' stacks are looked at as well.
+    """
+    with _lock:
+        stacks = sys._current_frames()
+        alive: dict[int, bool] = {}
+        for thread, run in list(_runs.items()):
+            frames = _frames_of(stacks.get(thread))
+            innermost: Run | None = run
+            while innermost is not None and id(innermost.frame) not in frames:
+                alive[id(innermost)] = False
+                innermost.frame = None
+                innermost = innermost.outer
+            if innermost is None:
+                del _runs[thread]
+            elif innermost is not run:
+                _runs[thread] = innermost
+            while innermost is not None:
+                alive[id(innermost)] = True
+                innermost = innermost.outer
+        for key, hooked in list(_hooked.items()):
+            hooked.runs = [run for run in hooked.runs if alive.get(id(run), False)]
+            if not hooked.runs:
+                hooked.remove()
+                _hooked.pop(key, None)
+
+
+def _frames_of(frame: FrameType | None) -> set[int]:
+    found = set()
+    while frame is not None:
+        found.add(id(frame))
+        frame = frame.f_back
+    return found

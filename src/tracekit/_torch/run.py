@@ -1,0 +1,272 @@
+"""One traced call: the bodies, the model, and what connects them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from torch import nn
+
+from .._interleave.interleaver import EndRun, Host, Interleaver, Standing
+from .._interleave.site import Site, spell
+from ..errors import NeverRanError
+from . import hooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from .._interleave.requests import Key, Read
+    from .._interleave.worker import Worker
+    from .hooks import Hooked
+    from .tree import Tree
+
+RESULT: Final[Key] = ("", "result")
+_UNIMPLEMENTED: Final = nn.Module.forward
+_FORWARD_CODE: Final = hooks._forward.__code__
+
+
+class Spot:
+    """What one run knows about one module that it has hooked.
+
+    Attributes:
+        path: The module's name.
+        visits: How many calls have begun since it was hooked.
+        done: How many outputs have been passed.
+        skipped: How many calls were skipped.
+        owed: The visit whose output is served by the forward hook, if that is to come.
+        late: It was hooked when the model was running already.
+    """
+
+    __slots__ = (
+        "done",
+        "input_key",
+        "late",
+        "output_key",
+        "owed",
+        "path",
+        "skip_key",
+        "skipped",
+        "visits",
+    )
+
+    def __init__(self, path: str, *, late: bool) -> None:
+        self.path = path
+        self.input_key: Key = (path, "input")
+        self.skip_key: Key = (path, "skip")
+        self.output_key: Key = (path, "output")
+        self.visits = 0
+        self.done = 0
+        self.skipped = 0
+        self.owed: int | None = None
+        self.late = late
+
+
+class Run(Host):
+    """One traced call of a model.
+
+    Args:
+        tree: The model whose sites may be asked for.
+        owner: The tracer, which owns the run's own sites such as `result`.
+        once: The traced call is one call of the module at this path, and nothing else; `None`
+            if it may call the module any number of times.
+    """
+
+    def __init__(self, tree: Tree, owner: object, once: str | None) -> None:
+        self.tree = tree
+        self.once = once
+        self.interleaver = Interleaver(self, (tree, owner))
+        self.spots: dict[Hooked, Spot] = {}
+        self.paths: dict[str, Spot] = {}
+        self.forwarding = False
+        self.began = False
+        self.outer: Run | None = None
+        self.frame: FrameType | None = None
+
+    def execute(
+        self,
+        worker: Worker,
+        value: object,
+        call: Callable[[], tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]],
+    ) -> Any:
+        """Run the bodies in step with a call.
+
+        Args:
+            worker: The body of the `with` itself; started first, before the model is called.
+            value: What its `as` target gets.
+            call: Gives the function, arguments and keyword arguments of the traced call, once
+                the body has reached its first request.
+
+        Returns:
+            What the traced call returned.
+        """
+        interleaver = self.interleaver
+        result: Any = None
+        error: BaseException | None = None
+        last: Standing | None = None
+        self.frame = sys._getframe()
+        hooks.begin(self)
+        try:
+            interleaver.add(worker)
+            interleaver.start(worker, value)
+            if not interleaver.ended:
+                try:
+                    function, args, kwargs = call()
+                    self.began = self.forwarding = True
+                    result = function(*args, **kwargs)
+                    last = Standing(RESULT, 0, result)
+                except BaseException as raised:  # noqa: BLE001 - the bodies see it first
+                    error = raised
+                finally:
+                    self.forwarding = False
+            problem = interleaver.finish(error, last)
+            if problem is not None:
+                if problem is not error:
+                    error = None
+                try:
+                    raise problem
+                finally:
+                    # This frame is in the error's traceback.
+                    problem = error = None
+            return result if last is None else last.value
+        finally:
+            self.frame = None
+            hooks.end(self)
+            error = None
+            self.spots.clear()
+            self.paths.clear()
+            interleaver.close()
+
+    # What `_forward` calls.
+
+    def output(self, spot: Spot, visit: int, value: Any) -> Any:
+        """A module is about to give *value* to its caller."""
+        spot.done = visit + 1
+        interleaver = self.interleaver
+        if spot.path == self.once:
+            interleaver.closing = True
+        if spot.output_key in interleaver.wanted:
+            return interleaver.visit(spot.output_key, visit, value)
+        if interleaver.ended:
+            raise EndRun
+        interleaver.passed.append((spot.output_key, visit))
+        return value
+
+    # Host.
+
+    def enter(self, worker: Worker) -> bool:
+        before = self.forwarding
+        self.forwarding = False
+        return before
+
+    def leave(self, worker: Worker, before: bool) -> None:
+        self.forwarding = before
+
+    def calls(self, path: str) -> int:
+        spot = self.paths.get(path)
+        return 0 if spot is None else spot.visits
+
+    def count(self, key: Key) -> int:
+        spot = self.paths.get(key[0])
+        if spot is None:
+            return 0
+        return spot.done if key[1] == "output" else spot.visits
+
+    def reach(self, request: Read) -> BaseException | None:
+        path, port = request.key
+        if path in self.paths or port == "result":
+            return None
+        return self.watch(path)
+
+    def watch(self, path: str) -> BaseException | None:
+        """Hook a module and those above it.
+
+        Args:
+            path: The module's name.
+
+        Returns:
+            Why that is of no use, or `None`.
+        """
+        late = self.began
+        chain = self.tree.chain(path)
+        target = chain[-1][1]
+        if type(target).forward is _UNIMPLEMENTED and "forward" not in target.__dict__:
+            return NeverRanError(
+                f"`{spell(path, '')}` never runs: {type(target).__name__} is a container",
+                why="a container has no forward; its children are called one by one",
+                fix=f"ask for one of its children, for example `{spell(path, '')}[0]`",
+            )
+        running = self._running_unhooked() if late else ()
+        for name, module in chain:
+            if name in self.paths:
+                continue
+            if type(module).forward is _UNIMPLEMENTED and "forward" not in module.__dict__:
+                continue
+            if module in running:
+                if module is target:
+                    return NeverRanError(
+                        f"`{spell(path, '')}` is running already, and nothing was asked of it "
+                        "or of a module inside it before it started",
+                        why="tracekit touches a module when it is asked for; a call that has "
+                        "begun before that cannot be served",
+                        fix="ask for it, or for its input, before the values inside it",
+                    )
+                continue
+            spot = Spot(name, late=late)
+            # One module may stand in the tree under two names; calls of it are its visits.
+            hooked = hooks.install(module, self)
+            known = self.spots.setdefault(hooked, spot)
+            self.paths[name] = known
+        return None
+
+    @staticmethod
+    def _running_unhooked() -> list[nn.Module]:
+        """List the modules that are being called at this moment without our forward."""
+        found: list[nn.Module] = []
+        inner: FrameType | None = None
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            if (
+                frame.f_code in hooks.CALLERS
+                and inner is not None
+                and inner.f_code is not _FORWARD_CODE
+            ):
+                module = frame.f_locals.get("self")
+                if isinstance(module, nn.Module) and inner.f_code not in hooks.CALLERS:
+                    found.append(module)
+            inner, frame = frame, frame.f_back
+        return found
+
+    def explain(self, request: Read) -> tuple[str, str, str]:
+        path = request.key[0]
+        spot = self.paths.get(path)
+        if spot is None:
+            return ("", "", "")
+        for other, other_spot in self.paths.items():
+            if other_spot.skipped and other != path and path.startswith(f"{other}." if other else ""):
+                return (
+                    f"`{spell(other, '')}` was skipped",
+                    "a skipped module does not run, nor what is inside it",
+                    f"do not ask for values inside `{spell(other, '')}`",
+                )
+        if spot.skipped and request.key[1] == "skip":
+            return ("it was skipped already", "", "")
+        if spot.late:
+            return ("", "", "")
+        parents = [
+            other for other in self.paths if path.startswith(f"{other}." if other else "") and other != path
+        ]
+        parent = max(parents, key=len, default=None)
+        if parent is not None and not self.paths[parent].visits:
+            return (
+                f"`{spell(parent, '')}`, which contains it, was not called either",
+                "the forward pass does not call this module",
+                "ask for a module that the forward calls",
+            )
+        return (
+            "",
+            "its forward was never called: its weights may be used directly, a fused kernel may "
+            "stand in for it, or the branch was not taken",
+            "ask for the module around it",
+        )

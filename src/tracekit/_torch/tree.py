@@ -1,0 +1,546 @@
+"""The wrapped module tree: `model.layers[0].mlp.output` becomes a request for a site.
+
+A node stands for one module. Nodes are made when they are asked for, one a module; nothing is
+put on the modules, and a module that is replaced in its parent gets another node.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import weakref
+from collections.abc import Callable, Iterator
+from types import MethodType
+from typing import Any, Final, Self
+
+import torch
+from torch import nn
+
+from .._interleave.interleaver import WAIT
+from .._interleave.requests import Read, Skip, View, Write
+from .._interleave.site import spell
+from .._protocol import Raised, Suspending, ask, suspending
+from ..errors import CannotSuspendError, NotRunningError, UnknownNameError
+from . import hooks
+from .values import checked_inputs, first_input, with_first_input
+
+_SHOWN_NAMES = 8
+
+
+class Tree:
+    """What the nodes of one wrapper share.
+
+    Attributes:
+        root: The wrapped module.
+        node_class: What the nodes below the root are made of.
+        nodes: Those made so far, by path.
+        aliases: Names given by `rename=`: of a node's path, the alias and the real path below.
+    """
+
+    def __init__(self, root: nn.Module, node_class: type[Node]) -> None:
+        self.root = root
+        self.node_class = node_class
+        self.nodes: dict[str, Node] = {}
+        self.aliases: dict[str, dict[str, str]] = {}
+        self._paths: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+
+    def path_of(self, module: nn.Module, guess: str) -> str:
+        """Give a module's name as in `named_modules()`: the first one if it has several.
+
+        Args:
+            module: A module of the tree.
+            guess: The name under which it was found.
+        """
+        path = self._paths.get(module)
+        if path is None or self.find_module(path) is not module:
+            # `named_modules()` walks the whole tree: once, and again when it has changed.
+            self._paths = weakref.WeakKeyDictionary(
+                {found: name for name, found in self.root.named_modules()}
+            )
+            path = self._paths.get(module, guess)
+        return path
+
+    def find_module(self, path: str) -> nn.Module | None:
+        """Give the module that stands at *path* now."""
+        module: nn.Module | None = self.root
+        if path:
+            for name in path.split("."):
+                module = module._modules.get(name) if module is not None else None
+        return module
+
+    def chain(self, path: str) -> list[tuple[str, nn.Module]]:
+        """List the modules from the root down to *path*, with their paths."""
+        module: nn.Module = self.root
+        found = [("", module)]
+        if path:
+            name = ""
+            for part in path.split("."):
+                name = f"{name}.{part}" if name else part
+                child = module._modules.get(part)
+                if child is None:
+                    raise UnknownNameError(f"`{spell(name, '')}` is no longer in the model")
+                module = child
+                found.append((name, module))
+        return found
+
+    def node(self, path: str, module: nn.Module, parent: Node | None) -> Node:
+        """Give the node of a module."""
+        node = self.nodes.get(path)
+        if node is None or node._module is not module:
+            path = self.path_of(module, path)
+            node = self.nodes.get(path)
+            if node is None or node._module is not module:
+                cls = self.node_class
+                node = cls.__new__(cls)
+                node._attach(self, path, module)
+                self.nodes[path] = node
+        return node
+
+
+class Port(Suspending):
+    """A value of a node that can be read and assigned when the model stands there."""
+
+    __slots__ = ("doc", "name", "port", "view")
+
+    def __init__(self, name: str, port: str, view: View | None = None, doc: str = "") -> None:
+        self.name = name
+        self.port = port
+        self.view = view
+        self.doc = doc
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        return self.doc
+
+    def request(self, node: Any) -> Read:
+        """Give the request for the value of *node* at this port, always the same object."""
+        requests: dict[str, Read] = node._requests
+        request = requests.get(self.name)
+        if request is None:
+            owner, path = node._site_owner()
+            request = requests[self.name] = Read(owner, path, self.port, self.view)
+        return request
+
+    def ask_get(self, obj: Any) -> Any:
+        """Suspend until the model stands at the site; give the value."""
+        return (yield from ask(self.request(obj)))
+
+    def ask_set(self, obj: Any, value: Any) -> Any:
+        """Suspend until the model stands at the site; replace the value."""
+        owner, path = obj._site_owner()
+        yield from ask(Write(owner, path, self.port, value, self.view))
+
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        if obj is None:
+            return self
+        return answer_now(self.request(obj))
+
+    def __set__(self, obj: Any, value: Any) -> None:
+        owner, path = obj._site_owner()
+        answer_now(Write(owner, path, self.port, value, self.view))
+
+
+def answer_now(request: Read) -> Any:
+    """Answer a request of code that cannot suspend: only if the model stands at the site.
+
+    Raises:
+        NotRunningError: `not-running`. No run is going on.
+        CannotSuspendError: `cannot-suspend`. The model does not stand there.
+    """
+    run = hooks.current_run()
+    name = spell(request.key[0], request.name)
+    if run is None:
+        raise NotRunningError(
+            f"`{name}` has a value only while the model runs",
+            why="a value inside the model exists only in a traced run",
+            fix="ask for it in a block: `with model.trace(x): ...`",
+        )
+    answer = run.interleaver.answer_now(request)
+    if type(answer) is Raised:
+        raise answer.error
+    if answer is WAIT:
+        raise CannotSuspendError(
+            f"`{name}` is asked for in code that cannot wait for the model",
+            seen="the model does not stand at this place",
+            why="a block waits as a generator, through the Python frames of the block and of "
+            "the functions that it calls; this code is called in another way",
+            fix="read the value in the block first, and hand it over",
+        )
+    return answer
+
+
+class Node:
+    """One module of a wrapped model.
+
+    Its children are found by attribute and by index, its values at `output`, `input` and
+    `inputs`; all other names are the module's own.
+    """
+
+    _module: nn.Module
+    _tree: Tree
+    _path: str
+    _requests: dict[str, Read]
+
+    output = Port(
+        "output", "output", doc="What the module gives to its caller, the user's hooks included."
+    )
+    inputs = Port(
+        "inputs",
+        "input",
+        View("inputs", lambda value: value, checked_inputs),
+        doc="The arguments that the module's forward gets: `(args, kwargs)`.",
+    )
+    input = Port(
+        "input",
+        "input",
+        View("input", first_input, with_first_input),
+        doc="The first positional argument, else the first keyword argument.",
+    )
+
+    def _attach(self, tree: Tree, path: str, module: nn.Module) -> None:
+        fill = object.__setattr__
+        fill(self, "_tree", tree)
+        fill(self, "_path", path)
+        fill(self, "_module", module)
+        fill(self, "_requests", {})
+
+    def _site_owner(self) -> tuple[object, str]:
+        return self._tree, self._path
+
+    def __call__(self, *args: Any, hook: bool = False, **kwargs: Any) -> Any:
+        """Call the module.
+
+        Inside a block the call runs at once and is no visit; with `hook=True` other blocks may
+        ask for what is inside it.
+        """
+        if hook:
+            run = hooks.current_run()
+            if run is not None and not run.forwarding:
+                run.forwarding = True
+                try:
+                    return self._module(*args, **kwargs)
+                finally:
+                    run.forwarding = False
+        return self._module(*args, **kwargs)
+
+    def skip(self, value: Any) -> None:
+        """Let the module not run in this visit; *value* is its output.
+
+        Its own input can be read before, and its output after; what is inside it does not run.
+
+        Args:
+            value: What the caller of the module gets.
+        """
+        answer_now(Skip(self._tree, self._path, value))
+
+    # The tree.
+
+    @property
+    def path(self) -> str:
+        """The module's name as in `named_modules()`; empty for the model itself."""
+        return self._path
+
+    @property
+    def root(self) -> Node:
+        """The wrapper of the whole model."""
+        return self._tree.nodes[""]
+
+    @property
+    def parent(self) -> Node | None:
+        """The node above; `None` for the model itself."""
+        if not self._path:
+            return None
+        above = self._path.rpartition(".")[0]
+        module = self._tree.find_module(above)
+        assert module is not None
+        return self._tree.node(above, module, None)
+
+    def _child(self, name: str) -> Node | None:
+        child = self._module._modules.get(name)
+        if child is None:
+            return None
+        path = f"{self._path}.{name}" if self._path else name
+        return self._tree.node(path, child, self)
+
+    def __getattr__(self, name: str) -> Any:
+        # Called only for names that the class does not have.
+        module = self.__dict__.get("_module")
+        if module is None:
+            # A half-made copy, as `copy` and `pickle` look at it.
+            raise AttributeError(name)
+        child = module._modules.get(name)
+        if child is not None:
+            path = f"{self._path}.{name}" if self._path else name
+            return self._tree.node(path, child, self)
+        aliases = self._tree.aliases
+        if aliases:
+            real = aliases.get(self._path, {}).get(name)
+            if real is not None:
+                return self._below(real)
+        try:
+            value = getattr(module, name)
+        except AttributeError as error:
+            if _defines(module, name):
+                # From inside a property of the module's: it reaches the user as it is.
+                raise
+            raise self._unknown(name) from error
+        if isinstance(value, MethodType) and value.__self__ is module:
+            return _Method(self, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("__") or hasattr(type(self), name):
+            object.__setattr__(self, name, value)
+        elif isinstance(value, Node):
+            # `model.layers += ...` and the like give the wrapper back.
+            if self._child(name) is not value:
+                setattr(self._module, name, value._module)
+        else:
+            setattr(self._module, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._module, name)
+
+    def _below(self, path: str) -> Node:
+        node: Node = self
+        for name in path.split("."):
+            child = node._child(name)
+            if child is None:
+                raise node._unknown(name)
+            node = child
+        return node
+
+    def get(self, path: str) -> Any:
+        """Give the node at a dotted path below this one.
+
+        Args:
+            path: As in `named_modules()`, also with aliases, for example `layers.0.mlp`. In a
+                block it may end in a port: `layers.0.mlp.output`.
+
+        Raises:
+            UnknownNameError: `unknown-name`. There is no such module.
+        """
+        value: Any = self
+        for name in path.split(".") if path else ():
+            if isinstance(value, Node) and (child := value._child(name)) is not None:
+                value = child
+            else:
+                value = getattr(value, name)
+        return value
+
+    def find(self, pattern: str) -> list[Node]:
+        """List the nodes whose path matches a shell pattern.
+
+        Args:
+            pattern: `*` matches any run of characters, dots included, as in `fnmatch`; for
+                example `*.mlp`. Matched against the path below this node.
+
+        Returns:
+            The nodes, in the order of `named_modules()`; empty if none matches.
+        """
+        return [node for name, node in self.named_modules() if fnmatch.fnmatchcase(name, pattern)]
+
+    def named_modules(
+        self, include_fn: Callable[[Node], bool] | None = None
+    ) -> list[tuple[str, Node]]:
+        """List this node and those below it with their paths below this node.
+
+        Args:
+            include_fn: Only nodes for which it is true.
+        """
+        found = []
+        for name, module in self._module.named_modules():
+            path = ".".join(part for part in (self._path, name) if part)
+            node = self._tree.node(path, module, None)
+            if include_fn is None or include_fn(node):
+                found.append((name, node))
+        return found
+
+    def modules(self, include_fn: Callable[[Node], bool] | None = None) -> list[Node]:
+        """List this node and those below it, each once.
+
+        Args:
+            include_fn: Only nodes for which it is true.
+        """
+        return [node for _, node in self.named_modules(include_fn)]
+
+    def named_children(self) -> list[tuple[str, Node]]:
+        """List the nodes directly below with their names."""
+        found = []
+        for name, child in self._module._modules.items():
+            if child is not None:
+                path = f"{self._path}.{name}" if self._path else name
+                found.append((name, self._tree.node(path, child, self)))
+        return found
+
+    def children(self) -> list[Node]:
+        """List the nodes directly below."""
+        return [node for _, node in self.named_children()]
+
+    def __getitem__(self, key: Any) -> Any:
+        names = list(self._module._modules)
+        if isinstance(key, str):
+            child = self._child(key)
+            if child is None:
+                if "." in key:
+                    return self.get(key)
+                raise self._unknown(key)
+            return child
+        if isinstance(key, slice):
+            return [self._child(name) for name in names[key]]
+        if isinstance(self._module, nn.ModuleList | nn.Sequential | nn.ParameterList):
+            try:
+                name = names[key]
+            except IndexError:
+                raise IndexError(
+                    f"`{spell(self._path, '')}` has {len(names)} children, no number {key}"
+                ) from None
+            return self._child(name)
+        return self._module[key]  # type: ignore[index]
+
+    def __len__(self) -> int:
+        return len(self._module)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        if isinstance(self._module, nn.ModuleList | nn.Sequential):
+            return iter(self.children())
+        return iter(self._module)  # type: ignore[call-overload]
+
+    def __contains__(self, item: object) -> bool:
+        if isinstance(item, Node):
+            item = item._module
+        if isinstance(item, str):
+            return item in self._module._modules
+        return any(item is child for child in self._module._modules.values())
+
+    # The module.
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or convert the module, as `nn.Module.to`; gives this node back."""
+        self._module.to(*args, **kwargs)
+        return self
+
+    def cpu(self) -> Self:
+        """Move the module to the CPU; gives this node back."""
+        self._module.cpu()
+        return self
+
+    def cuda(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the module to a GPU; gives this node back."""
+        self._module.cuda(*args, **kwargs)
+        return self
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the first parameter is, else the first buffer; `None` if there is neither."""
+        for tensor in self._module.parameters():
+            return tensor.device
+        for tensor in self._module.buffers():
+            return tensor.device
+        return None
+
+    @property
+    def devices(self) -> set[torch.device]:
+        """Where the parameters and buffers are."""
+        return {
+            tensor.device
+            for kind in (self._module.parameters(), self._module.buffers())
+            for tensor in kind
+        }
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *dir(self._module), *self._module._modules})
+
+    def __repr__(self) -> str:
+        return render(self)
+
+    def _unknown(self, name: str) -> UnknownNameError:
+        children = list(self._module._modules)
+        names = [*children, *self._tree.aliases.get(self._path, ())]
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        near += [
+            n
+            for n in difflib.get_close_matches(name, dir(self._module), n=3, cutoff=0.75)
+            if n not in near
+        ]
+        more = [child for child in children if child not in near]
+        shown = ", ".join(near + more[: _SHOWN_NAMES - len(near)])
+        if len(more) > _SHOWN_NAMES - len(near):
+            shown += ", ..."
+        return UnknownNameError(
+            f"`{spell(self._path, '')}` ({type(self._module).__name__}) has no `{name}`",
+            seen=f"it has: {shown}" if shown else "it has no children",
+            fix=f"did you mean `{spell(self._path, near[0])}`?" if near else "",
+        )
+
+
+@suspending(Node.skip)
+def _skip(self: Node, value: Any) -> Any:
+    yield from ask(Skip(self._tree, self._path, value))
+
+
+class _Method:
+    """A method of the module; where it gives the module back, the wrapper is given instead."""
+
+    __slots__ = ("__wrapped__", "_node")
+
+    def __init__(self, node: Node, method: MethodType) -> None:
+        self._node = node
+        self.__wrapped__ = method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self.__wrapped__(*args, **kwargs)
+        return self._node if result is self._node._module else result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
+
+
+def _defines(module: nn.Module, name: str) -> bool:
+    return any(name in cls.__dict__ for cls in type(module).__mro__)
+
+
+def render(node: Node) -> str:
+    """Print a node as torch prints its module: equal neighbours folded, hidden names marked.
+
+    Args:
+        node: The top of what is printed.
+
+    Returns:
+        Several lines, without a line end at the end.
+    """
+    return _render(node._module, type(node), node._tree, node._path)
+
+
+def _render(module: nn.Module, cls: type, tree: Tree, path: str) -> str:
+    extra = module.extra_repr()
+    names = {real: alias for alias, real in tree.aliases.get(path, {}).items()}
+    blocks: list[tuple[list[str], str]] = []
+    for name, child in module._modules.items():
+        label = f"{names[name]}/{name}" if name in names else name
+        if hasattr(cls, name):
+            label = f'["{name}"]'
+        below = f"{path}.{name}" if path else name
+        text = "None" if child is None else _render(child, cls, tree, below)
+        if blocks and blocks[-1][1] == text and blocks[-1][0][-1].isdigit() and label.isdigit():
+            blocks[-1][0].append(label)
+        else:
+            blocks.append(([label], text))
+    lines = []
+    for labels, text in blocks:
+        indented = text.replace("\n", "\n  ")
+        if len(labels) == 1:
+            lines.append(f"({labels[0]}): {indented}")
+        else:
+            lines.append(f"({labels[0]}-{labels[-1]}): {len(labels)} x {indented}")
+    name = type(module).__name__
+    if not lines:
+        return f"{name}({extra})"
+    body = [*([extra] if extra else []), *lines]
+    return f"{name}(\n" + "\n".join("  " + line for line in body) + "\n)"
