@@ -1,8 +1,8 @@
 """Program to CodeType.
 
 Own code rather than the library's: a first trace waits for it, the library's line table is wrong
-past column 127 and its table entries lose their handler behind EXTENDED_ARG (`repairs.py` has the
-proofs). Tested against the library and against the standard library's code objects.
+past column 127 and its table entries lose their handler behind EXTENDED_ARG (shown in the
+tests). Compared with the code objects of the standard library, byte for byte.
 """
 
 from __future__ import annotations
