@@ -66,11 +66,11 @@ class Skip(ABC):
     Until `disarm` it holds the frame. Dropping an engaged one disarms it.
     """
 
-    __slots__ = ("__weakref__", "_error", "_frame", "_offset")
+    __slots__ = ("__weakref__", "_error", "frame", "offset")
 
     def __init__(self, frame: FrameType, offset: int) -> None:
-        self._frame: FrameType | None = frame
-        self._offset = offset
+        self.frame: FrameType | None = frame
+        self.offset = offset
         # Made when it is raised; known, so that another block's is not taken for it.
         self._error: ExitTracingException | None = None
 
@@ -116,11 +116,13 @@ def arm(frame: FrameType, offset: int) -> Skip:
         _watch(frame, offset)
         if _events_arrive() or _events_arrive_after_repair(frame, offset):
             return _MonitoredSkip(frame, offset)
-        raise _refusal()
+        raise _refusal(_NO_EVENTS)
+    if HAS_MONITORING and len(sys._current_frames()) > 1:  # noqa: SLF001, documented
+        raise _refusal(_NO_ID)
     unwatched = not HAS_MONITORING and sys.gettrace() is None and sys.getprofile() is None
     if unwatched or _trace_events_arrive():
         return _TracedSkip(frame, offset)
-    raise _refusal()
+    raise _refusal(_NO_EVENTS)
 
 
 def tool_id() -> int | None:
@@ -140,7 +142,7 @@ def release() -> None:
     """Give back the `sys.monitoring` tool id and the events on code that holds a block.
 
     Equivalent to never having traced, as far as `sys.monitoring` goes. The next block takes an
-    id again. Called inside a block, it takes effect when the frame has left the block.
+    id again. Called inside a block, it is in effect after the block.
     """
     if _tool.number is None:
         return
@@ -150,13 +152,22 @@ def release() -> None:
     _tool.give_back()
 
 
-def _refusal() -> CannotSkipError:
+_NO_EVENTS: Final = (
+    "Python delivers no events to code that runs inside a trace function, a profile function, "
+    "a monitoring callback or a debugger's prompt"
+)
+# Where `sys.settrace` is made of monitoring events, switching it on and off re-instruments code
+# that other threads are executing: events get lost, and 3.12.1 crashes.
+_NO_ID: Final = (
+    "other tools hold the ids 3 and 4 of `sys.monitoring`, and tracing instead is not safe in a "
+    "program with several threads"
+)
+
+
+def _refusal(why: str) -> CannotSkipError:
     return CannotSkipError(
         "the inline copy of the block cannot be skipped here",
-        why=(
-            "Python delivers no events to code that runs inside a trace function, a profile "
-            "function, a monitoring callback or a debugger's prompt"
-        ),
+        why=why,
         fix="use the function form: `model.trace(...).run(fn)`",
     )
 
@@ -183,17 +194,31 @@ _heard: Final[set[int]] = set()
 
 
 class _MonitoredSkip(Skip):
-    __slots__ = ("_trace",)
+    __slots__ = ("_generation", "_trace")
 
     def __init__(self, frame: FrameType, offset: int) -> None:
         # Not through super(): this is on the path of every block.
-        self._frame = frame
-        self._offset = offset
+        self.frame = frame
+        self.offset = offset
         self._error = None
+        self._generation = _tool.generation
         self._trace: Callable[..., Any] | None = None
 
     def engage(self) -> None:
-        _armed[id(self._frame)] = weakref.ref(self, _forget_dropped)
+        if self._generation != _tool.generation:
+            self._install_again()
+        _armed[id(self.frame)] = weakref.ref(self, _forget_dropped)
+
+    def _install_again(self) -> None:
+        # `release()` was called, or our id taken away, while the block ran.
+        frame = self.frame
+        if frame is None:
+            return
+        if _tool.number is None and not _tool.acquire():
+            raise _refusal(_NO_ID)
+        _watch(frame, self.offset)
+        self._generation = _tool.generation
+        _tool.release_later = True
 
     def fire(self, frame: FrameType) -> ExitTracingException:
         del _armed[id(frame)]
@@ -207,10 +232,10 @@ class _MonitoredSkip(Skip):
         return error
 
     def disarm(self) -> None:
-        frame = self._frame
+        frame = self.frame
         if frame is None:
             return
-        self._frame = self._error = None
+        self.frame = self._error = None
         reference = _armed.get(id(frame))
         if reference is not None and reference() is self:
             del _armed[id(frame)]
@@ -234,8 +259,8 @@ def _on_instruction(code: CodeType, offset: int) -> object:
     reference = _armed.get(id(frame))
     if reference is not None:
         skip = reference()
-        if skip is not None and skip._frame is frame:
-            if skip._offset == offset:
+        if skip is not None and skip.frame is frame:
+            if skip.offset == offset:
                 raise skip.fire(frame)
             # The frame enters another `with`: what was engaged never came back to it.
             skip.disarm()
@@ -304,6 +329,8 @@ class _Tool:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        # Counts how often we lost it, with all events.
+        self.generation = 0
         self.release_later = False
 
     def acquire(self) -> bool:
@@ -322,6 +349,7 @@ class _Tool:
 
     def forget(self) -> None:
         self.number = None
+        self.generation += 1
         self.release_later = False
         _points.clear()
         _codes.clear()
@@ -356,7 +384,7 @@ class _TracedSkip(Skip):
         self._found: tuple[Any, bool, bool] = (None, True, False)
 
     def engage(self) -> None:
-        frame = self._frame
+        frame = self.frame
         if frame is None:
             return
         self._engaged = True
@@ -365,17 +393,21 @@ class _TracedSkip(Skip):
         frame.f_trace = self._in_frame
         # The line event of the inline copy's first line is not for anybody.
         frame.f_trace_lines = False
-        frame.f_trace_opcodes = True
+        # 3.12 heeds the wish for opcodes if some frame had it before `settrace`; 3.13, while
+        # cProfile is active, only if the frame gets it after. So: ours before, the frame after.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._elsewhere)
+        frame.f_trace_opcodes = True
 
     def _in_frame(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "opcode" and frame.f_lasti == self._offset:
+        if event == "opcode" and frame.f_lasti == self.offset:
             self._error = ExitTracingException()
             # The interpreter now takes the trace functions away; `disarm` brings them back.
             raise self._error
         # On the way back to the frame (in a twin that is some instructions long) only this can
         # happen: something raised, and now it is not our block any more.
-        if event in {"line", "opcode"} and frame.f_lasti != self._entered:
+        is_end_of_loop = event == "exception" and self._entered < 0 and argument[0] is StopIteration
+        if is_end_of_loop or (event in {"line", "opcode"} and frame.f_lasti != self._entered):
             return self._in_frame
         found, _, wants_opcodes = self._found
         self.disarm()
@@ -399,11 +431,11 @@ class _TracedSkip(Skip):
         return local
 
     def disarm(self) -> None:
-        frame = self._frame
+        frame = self.frame
         if frame is None:
             return
         previous, fired, engaged = self._previous, self._error is not None, self._engaged
-        self._frame = self._error = self._previous = None
+        self.frame = self._error = self._previous = None
         self._engaged = False
         if not engaged:
             return
@@ -420,7 +452,7 @@ def _trace_events_arrive() -> bool:
     heard = []
     previous = sys.gettrace()
 
-    def listen(_frame: FrameType, event: str, _argument: object) -> None:
+    def listen(frame: FrameType, event: str, _argument: object) -> None:
         heard.append(event)
 
     sys.settrace(listen)
