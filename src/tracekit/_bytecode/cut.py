@@ -175,7 +175,7 @@ def cut(code: CodeType, enter_offset: int, *, after_target: bool = False) -> Cut
         Exception-table format:
         https://github.com/python/cpython/blob/3.11/Objects/exception_handling_notes.txt
     """
-    walk = _Walk(code, enter_offset)
+    walk = Walk(code, enter_offset)
     first = walk.first_offset
     loaded = -1
     if after_target:
@@ -184,7 +184,27 @@ def cut(code: CodeType, enter_offset: int, *, after_target: bool = False) -> Cut
     return _build(walk, first, loaded, takes_value=not after_target)
 
 
-class _Walk:
+def walk_body(code: CodeType, enter_offset: int) -> Walk:
+    """Find the instructions of the body that follows *enter_offset*, without lifting them."""
+    walk = Walk(code, enter_offset)
+    walk.run(walk.first_offset)
+    return walk
+
+
+def successors(walk: Walk, unit: Unit) -> list[int]:
+    """Offsets that can follow *unit*: the next, the jump's, the handler's."""
+    found = []
+    if unit.op in JUMPS:
+        found.append(target_of(unit))
+    if unit.op not in LEAVES and unit.op not in UNCONDITIONAL_JUMPS:
+        found.append(unit.stop_offset)
+    entry = walk.table.covering(unit.start_offset)
+    if entry is not None:
+        found.append(entry.target_offset)
+    return found
+
+
+class Walk:
     """Finds the instructions of one body."""
 
     def __init__(self, code: CodeType, enter_offset: int) -> None:
@@ -475,7 +495,7 @@ def _spans(units: dict[int, Unit]) -> list[tuple[int, int]]:
     return spans
 
 
-def _build(walk: _Walk, first: int, loaded: int, *, takes_value: bool) -> Cut:
+def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool) -> Cut:
     code = walk.code
     spans = _spans(walk.units)
     program, labels = lift_with_labels(code, spans)

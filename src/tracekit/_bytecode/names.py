@@ -1,0 +1,130 @@
+"""Which names a body stores, where no further store can be reached, and what a function needs.
+
+Blocks that share one run hand values to each other by name. A reader waits until its writer
+stands where no store to the name can still be reached; that is a question about the writer's
+instructions, answered here once per block.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+from collections.abc import Callable, Iterator
+from types import CodeType
+from typing import Any, Final
+
+from .cut import Unit, slot_names, successors, walk_body
+from .opcodes import FAST_PAIRS, LOAD_CONST, STORE_FAST, numbers
+
+_SLOT_STORES: Final = numbers("STORE_FAST", "DELETE_FAST", "STORE_DEREF", "DELETE_DEREF")
+_NAME_STORES: Final = numbers("STORE_NAME", "DELETE_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
+_OUTWARD_STORES: Final = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF"})
+
+
+class StoreMap:
+    """The stores of one body: which names can still be stored to from each instruction.
+
+    Args:
+        code: The code object that holds the block.
+        enter_offset: Bytes; the instruction that enters the `with`.
+    """
+
+    __slots__ = ("_after", "always")
+
+    def __init__(self, code: CodeType, enter_offset: int) -> None:
+        walk = walk_body(code, enter_offset)
+        names = slot_names(code)
+        always: set[str] = set()
+        own: dict[int, frozenset[str]] = {}
+        for offset, unit in walk.units.items():
+            own[offset] = frozenset(_stored(unit, code, names))
+            if unit.op == LOAD_CONST and isinstance(code.co_consts[unit.arg], CodeType):
+                # A function made here may be called at any time.
+                always.update(_outward(code.co_consts[unit.arg]))
+        self.always = frozenset(always)
+        after = dict(own)
+        changed = True
+        while changed:
+            changed = False
+            for offset in sorted(walk.units, reverse=True):
+                reached = after[offset]
+                for following in successors(walk, walk.units[offset]):
+                    reached = reached | after.get(following, frozenset())
+                if reached != after[offset]:
+                    after[offset] = reached
+                    changed = True
+        self._after = after
+
+    def reachable(self, offset: int) -> frozenset[str]:
+        """Names that can be stored to at *offset* (bytes, an instruction of the body) or after it.
+
+        An offset that is not in the body stands for its end.
+        """
+        return self._after.get(offset, frozenset()) | self.always
+
+
+def _stored(unit: Unit, code: CodeType, names: tuple[str, ...]) -> Iterator[str]:
+    if unit.op in _SLOT_STORES:
+        yield names[unit.arg]
+    elif unit.op in _NAME_STORES:
+        yield code.co_names[unit.arg]
+    elif unit.op in FAST_PAIRS:
+        first, second = FAST_PAIRS[unit.op]
+        if first == STORE_FAST:
+            yield names[unit.arg >> 4]
+        if second == STORE_FAST:
+            yield names[unit.arg & 15]
+
+
+def _outward(code: CodeType) -> Iterator[str]:
+    """Names outside itself that a nested function stores to."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _OUTWARD_STORES and instruction.argval not in code.co_cellvars:
+            yield instruction.argval
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _outward(const)
+
+
+def get_dependencies(function: Callable[..., Any]) -> dict[str, object]:
+    """Give the globals and closed-over variables that *function* needs to run elsewhere.
+
+    Equivalent to looking up every free name of its code, and of the code nested in it, in its
+    closure and its module; builtins and names without a value are left out.
+
+    Args:
+        function: A Python function.
+
+    Returns:
+        Name to value. The live objects.
+
+    Example:
+        >>> scale = 3
+        >>> def triple(x):
+        ...     return abs(x) * scale
+        >>> get_dependencies(triple)
+        {'scale': 3}
+    """
+    code: CodeType = function.__code__
+    namespace: dict[str, object] = function.__globals__
+    found: dict[str, object] = {}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:
+            continue  # not bound yet
+    for name in _global_names(code):
+        if name in namespace and not (
+            hasattr(builtins, name) and namespace[name] is getattr(builtins, name)
+        ):
+            found.setdefault(name, namespace[name])
+    return found
+
+
+def _global_names(code: CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield instruction.argval
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _global_names(const)
