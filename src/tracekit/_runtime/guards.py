@@ -1,0 +1,567 @@
+"""The checks that twins make before an instruction: may it ask?
+
+A guard is called with copies of the operands and says `None` (do the instruction as it stands) or
+returns a generator to drive. Nearly always the answer is None, so each guard keeps the types for
+which it has said so and looks there first. Classes of the standard library and of installed
+packages stay in that set; users' classes are thrown out by `forget()` between runs, because a
+notebook patches classes, and because the set would keep them alive.
+
+A guard looks at types and class dictionaries only (`special.py`); what must be done when the
+answer is not None is in `operations.py`.
+
+Things that don't work: keys of `(type, name)` kept for ever (they go stale, and hold classes);
+`id(type)` as the key (an id is used again after a class has died). A metaclass without a hash
+makes the look-up fail, and its classes are judged anew each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any, Final
+
+from .._bytecode.checks import Guard, Hooks
+from .._protocol import Suspending
+from . import operations as do
+from .items import VIRTUAL_ITERATORS, Driven, VirtualIterator, carry, carry_generator, unwrap
+from .operations import (
+    DEFAULTDICT_MISSING,
+    OBJECT_DELATTR,
+    OBJECT_GETATTRIBUTE,
+    OBJECT_SETATTR,
+    descriptor_asks,
+    iterates,
+)
+from .resolve import call_special, resolve
+from .special import (
+    MISSING,
+    asks,
+    forget,
+    instance_dict,
+    lookup,
+    mro_of,
+    on_forget,
+    remember,
+    special,
+    special_asks,
+)
+
+__all__ = ["HOOKS", "forget"]
+
+_NUMBERS: Final = frozenset(
+    {int, float, complex, bool, str, bytes, type(None), list, tuple, dict, set, frozenset}
+)
+_GUARDS: dict[tuple[str, str], Guard] = {}
+
+
+def _kept(make: Callable[[str], Guard]) -> Callable[[str], Guard]:
+    """One guard for each name: what twins share, they learn together."""
+    return lru_cache(maxsize=None)(make)
+
+
+# -- attributes ---------------------------------------------------------------------------------
+
+
+@_kept
+def attr(name: str) -> Guard:
+    """The guard of `obj.name`."""
+    plain: set[type] = {ModuleType}
+    plain_classes: set[type] = set()
+    ways: dict[type, Callable[[Any], Driven | None]] = {}
+    on_forget(ways.clear)
+
+    def guard(obj: Any) -> Driven | None:
+        kind = type(obj)
+        try:
+            if kind in plain:
+                return None
+            way = ways.get(kind)
+        except TypeError:
+            way = None
+        if way is not None:
+            return way(obj)
+        if kind is super:
+            return _super_guard(obj, name)
+        if type in mro_of(kind):
+            return _class_guard(obj, name, plain_classes)
+        way = _way_of(kind, name)
+        if way is None:
+            remember(plain, kind)
+            return None
+        try:
+            ways[kind] = way
+        except TypeError:
+            pass
+        return way(obj)
+
+    return guard
+
+
+def _super_guard(obj: Any, name: str) -> Driven | None:
+    found, _, _ = do.super_find(obj, name)
+    if found is MISSING or not descriptor_asks(found):
+        return None
+    return do.super_get(obj, name)
+
+
+def _class_guard(cls: Any, name: str, plain: set[type]) -> Driven | None:
+    try:
+        if cls in plain:
+            return None
+    except TypeError:
+        pass
+    found = lookup(cls, name)
+    if (
+        found is MISSING
+        or type(found) is property
+        or Suspending in mro_of(type(found))
+        or not descriptor_asks(found)
+    ):
+        remember(plain, cls)
+        return None
+    return do.class_get(cls, name)
+
+
+def _way_of(kind: type, name: str) -> Callable[[Any], Driven | None] | None:
+    """How `obj.name` of an instance of *kind* may ask: None, or what decides for each object."""
+    getattribute = special(kind, "__getattribute__")
+    fallback = special(kind, "__getattr__")
+    found = special(kind, name)
+    if getattribute is not OBJECT_GETATTRIBUTE and asks(getattribute):
+        return lambda obj: do.get_attr(obj, name)
+    if fallback is not MISSING and not asks(fallback):
+        fallback = None
+    elif fallback is MISSING:
+        fallback = None
+    if found is not MISSING and descriptor_asks(found):
+        if Suspending in mro_of(type(found)) and getattribute is OBJECT_GETATTRIBUTE:
+            return found.ask_get  # type: ignore[no-any-return]
+        if do.is_data_descriptor(type(found)):
+            if special(kind, "__getattr__") is MISSING and getattribute is OBJECT_GETATTRIBUTE:
+                return lambda obj: do.descriptor_get(found, obj, kind)
+            return lambda obj: do.get_attr(obj, name)
+
+        def unless_own(obj: Any) -> Driven | None:
+            own = instance_dict(obj, kind)
+            return None if own is not None and name in own else do.get_attr(obj, name)
+
+        return unless_own
+    if fallback is None:
+        return None
+    if found is not MISSING and type(found) in _NEVER_FAIL:
+        return None
+
+    def unless_there(obj: Any) -> Driven | None:
+        own = instance_dict(obj, kind)
+        if found is MISSING and own is not None and name in own:
+            return None
+        if found is MISSING and getattribute is OBJECT_GETATTRIBUTE:
+            return call_special(fallback, obj, name)
+        return do.get_attr(obj, name)
+
+    return unless_there
+
+
+_NEVER_FAIL: Final = frozenset({FunctionType, staticmethod, classmethod, str, int})
+assert MemberDescriptorType not in _NEVER_FAIL, "an unset slot falls through to __getattr__"
+
+
+@_kept
+def super_attr(name: str) -> Guard:
+    """The guard of `super().name` where it is one instruction."""
+
+    def guard(maker: Any, cls: Any, instance: Any) -> Driven | None:
+        if maker is not super:
+            return None
+        try:
+            made = super(cls, instance)
+        except TypeError:  # the instruction raises it itself
+            return None
+        return _super_guard(made, name)
+
+    return guard
+
+
+@_kept
+def store_attr(name: str) -> Guard:
+    """The guard of `obj.name = value`."""
+    plain: set[type] = {ModuleType}
+
+    def guard(value: Any, obj: Any) -> Driven | None:
+        kind = type(obj)
+        try:
+            if kind in plain:
+                return None
+        except TypeError:
+            pass
+        if _write_asks(kind, name, "__setattr__", OBJECT_SETATTR, "__set__"):
+            return do.set_attr(obj, name, value)
+        remember(plain, kind)
+        return None
+
+    return guard
+
+
+@_kept
+def delete_attr(name: str) -> Guard:
+    """The guard of `del obj.name`."""
+    plain: set[type] = {ModuleType}
+
+    def guard(obj: Any) -> Driven | None:
+        kind = type(obj)
+        try:
+            if kind in plain:
+                return None
+        except TypeError:
+            pass
+        if _write_asks(kind, name, "__delattr__", OBJECT_DELATTR, "__delete__"):
+            return do.del_attr(obj, name)
+        remember(plain, kind)
+        return None
+
+    return guard
+
+
+def _write_asks(kind: type, name: str, method: str, default: Any, slot: str) -> bool:
+    writing = special(kind, method)
+    if writing is not default and asks(writing):
+        return True
+    found = special(kind, name)
+    return found is not MISSING and descriptor_asks(found, slot)
+
+
+# -- operators ----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=None)
+def binary(op: int) -> Guard:
+    """The guard of BINARY_OP with this oparg."""
+    is_inplace = op >= len(do.BINARY)
+    _, name, _, _ = do.BINARY[op % len(do.BINARY)]
+    plain: set[type] = set(_NUMBERS)
+    names = (f"__{name}__", f"__r{name}__", *([f"__i{name}__"] if is_inplace else ()))
+    perform = do.inplace if is_inplace else do.binary
+    extends = is_inplace and name in ("add", "or")
+
+    def guard(left: Any, right: Any) -> Driven | None:
+        kind, other = type(left), type(right)
+        try:
+            if kind in plain and other in plain and not (extends and other is not kind):
+                return None
+        except TypeError:
+            pass
+        asking = False
+        for each in (kind,) if kind is other else (kind, other):
+            if any(special_asks(each, method) for method in names):
+                asking = True
+            else:
+                remember(plain, each)
+        if asking or (extends and special(kind, names[2]) in _EXTENDING and iterates(right)):
+            return perform(name, left, right)
+        return None
+
+    return guard
+
+
+_EXTENDING: Final = frozenset(
+    {lookup(list, "__iadd__"), lookup(do.collections.deque, "__iadd__"), lookup(dict, "__ior__")}
+)
+
+
+@_kept
+def compare(symbol: str) -> Guard:
+    """The guard of a comparison."""
+    plain: set[type] = set(_NUMBERS)
+    names = {do.COMPARISONS[symbol][0], do.REFLECTED[symbol]}
+    if symbol == "!=":
+        names.add("__eq__")
+
+    def guard(left: Any, right: Any) -> Driven | None:
+        kind, other = type(left), type(right)
+        try:
+            if kind in plain and other in plain:
+                return None
+        except TypeError:
+            pass
+        asking = False
+        for each in (kind,) if kind is other else (kind, other):
+            if any(special_asks(each, method) for method in names):
+                asking = True
+            else:
+                remember(plain, each)
+        return do.compare(symbol, left, right) if asking else None
+
+    return guard
+
+
+def _guard_by_type(
+    names: tuple[str, ...], perform: Callable[..., Driven], where: int = 0
+) -> Guard:
+    """A guard which asks whether one of *names* of the operand's type may ask."""
+    plain: set[type] = set(_NUMBERS)
+
+    def guard(*operands: Any) -> Driven | None:
+        kind = type(operands[where])
+        try:
+            if kind in plain:
+                return None
+        except TypeError:
+            pass
+        for name in names:
+            if special_asks(kind, name):
+                return perform(*operands)
+        remember(plain, kind)
+        return None
+
+    return guard
+
+
+@_kept
+def unary(symbol: str) -> Guard:
+    """The guard of `-x`, `+x` or `~x`."""
+    return _guard_by_type((do.UNARY_NAMES[symbol],), lambda operand: do.unary(symbol, operand))
+
+
+def _truth() -> Guard:
+    plain: set[type] = set(_NUMBERS)
+
+    def truth(obj: Any) -> Driven | None:
+        kind = type(obj)
+        try:
+            if kind in plain:
+                return None
+        except TypeError:
+            pass
+        if special_asks(kind, "__bool__") or special_asks(kind, "__len__"):
+            return do.truth(obj)
+        remember(plain, kind)
+        return None
+
+    return truth
+
+
+# -- containers ---------------------------------------------------------------------------------
+
+
+def _contains() -> Guard:
+    plain: set[type] = {str, bytes, dict, set, frozenset, range}
+    plain_items: set[type] = set(_NUMBERS)
+
+    def contains(item: Any, container: Any) -> Driven | None:
+        kind = type(container)
+        try:
+            if kind in plain:
+                return None
+            if (kind is list or kind is tuple) and type(item) in plain_items:
+                return None
+        except TypeError:
+            pass
+        if kind is list or kind is tuple:
+            if special_asks(type(item), "__eq__"):
+                return do.contains(item, container)
+            remember(plain_items, type(item))
+            return None
+        if special_asks(kind, "__contains__"):
+            return do.contains(item, container)
+        if special(kind, "__contains__") is MISSING and iterates(container):
+            return do.contains(item, container)
+        remember(plain, kind)
+        return None
+
+    return contains
+
+
+def _subscr() -> Guard:
+    plain: set[type] = set(_NUMBERS)
+    plain_classes: set[type] = set()
+
+    def subscr(container: Any, key: Any) -> Driven | None:
+        kind = type(container)
+        try:
+            if kind in plain:
+                return None
+        except TypeError:
+            pass
+        if type in mro_of(kind) and special(kind, "__getitem__") is MISSING:
+            return _generic_guard(container, key, plain_classes)
+        if special_asks(kind, "__getitem__") or special_asks(kind, "__missing__"):
+            return do.subscr(container, key)
+        if special(kind, "__missing__") is DEFAULTDICT_MISSING:
+            # Here the object decides, not its type.
+            return do.subscr(container, key) if asks(container.default_factory) else None
+        remember(plain, kind)
+        return None
+
+    return subscr
+
+
+def _generic_guard(cls: Any, key: Any, plain: set[type]) -> Driven | None:
+    try:
+        if cls in plain:
+            return None
+    except TypeError:
+        pass
+    found = lookup(cls, "__class_getitem__")
+    if found is not MISSING and asks(found):
+        return do.subscr(cls, key)
+    remember(plain, cls)
+    return None
+
+
+def _store_subscr() -> Guard:
+    plain: set[type] = set(_NUMBERS)
+
+    def store_subscr(value: Any, container: Any, key: Any) -> Driven | None:
+        kind = type(container)
+        try:
+            if kind in plain:
+                return None
+        except TypeError:
+            pass
+        if special_asks(kind, "__setitem__"):
+            return do.store_subscr(container, key, value)
+        remember(plain, kind)
+        return None
+
+    return store_subscr
+
+
+# -- iteration ----------------------------------------------------------------------------------
+
+
+def _iteration(perform: Callable[[Any], Driven], *, keeps_ours: bool) -> Guard:
+    plain: set[type] = {*_NUMBERS, range}
+
+    def guard(obj: Any) -> Driven | None:
+        kind = type(obj)
+        try:
+            if kind in plain:
+                return None
+        except TypeError:
+            pass
+        if kind in VIRTUAL_ITERATORS:
+            return None if keeps_ours else perform(obj)
+        if iterates(obj):
+            return perform(obj)
+        remember(plain, kind)
+        return None
+
+    return guard
+
+
+def step(iterator: VirtualIterator) -> Driven:
+    """The generator that returns the next item of an iterator that suspends, or `END`."""
+    return iterator.step()
+
+
+def _mapping() -> Guard:
+    plain: set[type] = {dict}
+
+    def mapping(obj: Any) -> Driven | None:
+        kind = type(obj)
+        try:
+            if kind in plain:
+                return None
+        except TypeError:
+            pass
+        # A dictionary's own storage is read, whatever a subclass defines, if it keeps __iter__.
+        if dict in mro_of(kind) and special(kind, "__iter__") is _DICT_ITER:
+            remember(plain, kind)
+            return None
+        if special_asks(kind, "keys") or special_asks(kind, "__getitem__"):
+            return do.mapping(obj)
+        remember(plain, kind)
+        return None
+
+    return mapping
+
+
+_DICT_ITER: Final = lookup(dict, "__iter__")
+
+
+# -- with, text, match --------------------------------------------------------------------------
+
+
+def exit_error(leave: Any, error: BaseException) -> Driven | None:
+    """The guard of calling `__exit__` with an error."""
+    if type(leave) is MethodType or type(leave) is FunctionType or asks(leave):
+        if resolve(leave) is not None:
+            return do.exit_error(leave, error)
+    return None
+
+
+_TEXT: Final = {"": ("__format__", "__str__", "__repr__"), "s": ("__str__", "__repr__")}
+
+
+@_kept
+def text(conversion: str) -> Guard:
+    """The guard of a replacement field with this conversion."""
+    plain: set[type] = set(_NUMBERS)
+    names = _TEXT.get(conversion, ("__repr__",))
+
+    def guard(obj: Any, spec: Any = None) -> Driven | None:
+        kind = type(obj)
+        try:
+            if kind in plain:
+                return None
+        except TypeError:
+            pass
+        if any(special_asks(kind, name) for name in names):
+            return do.formatted(conversion, obj, spec or "")
+        remember(plain, kind)
+        return None
+
+    return guard
+
+
+def match_class(subject: Any, cls: Any, names: Any, count: int) -> Driven | None:
+    """The guard of `case cls(...)`: may an attribute of the subject ask?"""
+    kind = type(subject)
+    if special_asks(kind, "__getattribute__") or special_asks(kind, "__getattr__"):
+        return do.match_class(subject, cls, names, count)
+    wanted = names
+    if count and type in mro_of(type(cls)):
+        args = lookup(cls, "__match_args__")
+        if type(args) is tuple:
+            wanted = (*args[:count], *names)
+    for name in wanted:
+        if type(name) is str:
+            found = special(kind, name)
+            if found is not MISSING and descriptor_asks(found):
+                return do.match_class(subject, cls, names, count)
+    return None
+
+
+HOOKS: Final = Hooks(
+    resolve=resolve,
+    attr=attr,
+    super_attr=super_attr,
+    store_attr=store_attr,
+    delete_attr=delete_attr,
+    binary=binary,
+    compare=compare,
+    unary=unary,
+    truth=_truth(),
+    contains=_contains(),
+    subscr=_subscr(),
+    store_subscr=_store_subscr(),
+    delete_subscr=_guard_by_type(("__delitem__",), do.delete_subscr),
+    iter=_iteration(do.open_iter, keeps_ours=True),
+    step=step,
+    unpack=_iteration(do.unpack, keeps_ours=False),
+    mapping=_mapping(),
+    enter=_guard_by_type(("__enter__", "__exit__"), do.enter),
+    exit_error=exit_error,
+    format=text,
+    match_class=match_class,
+    delegate=do.delegate,
+    unwrap=unwrap,
+    carry=carry,
+    carry_generator=carry_generator,
+    virtual_iterators=VIRTUAL_ITERATORS,
+)
+"""What the checks in twins call."""
+
+# The table of stand-ins fills itself on import; they are written with what stands above.
+from . import standins as _standins  # noqa: E402, F401

@@ -1,0 +1,433 @@
+"""Is this callable rewritten, and what is called in its place?
+
+`resolve` answers `None` (call it as it stands), or a callable which takes the same arguments and
+returns a generator to drive. It sees the callable only. Where the arguments decide (a builtin
+with a stand-in, a library function that may be handed a callback), the answer is a *conditional*
+call, which looks at the arguments and calls the original at once when none of them can ask.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import weakref
+from collections.abc import Callable
+from inspect import CO_GENERATOR
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    WrapperDescriptorType,
+)
+from typing import Any, Final
+
+from .._protocol import HAND_WRITTEN, Carrier
+from .items import Driven, LazyIterator, VirtualGenerator, carry, done, wrapper_of
+from .special import (
+    LRU_CACHE,
+    MISSING,
+    any_can_ask,
+    asks,
+    function_asks,
+    lookup,
+    mro_of,
+    namespace_of,
+    on_forget,
+    remember,
+    special,
+    special_asks,
+)
+from .twins import judge, twin_function
+
+Virtual = Callable[..., Driven]
+
+STANDINS: Final[dict[Any, Virtual]] = {}
+"""Builtin, class, descriptor or library function -> the conditional call that stands for it."""
+
+_METHODS: Final[dict[str, list[tuple[type, Virtual]]]] = {}
+"""Name of a C method -> the classes that have a stand-in for it."""
+
+_QUIET: Final[set[str]] = set()
+_PLAIN_CLASSES: set[type] = set()
+_CONDITIONAL: dict[FunctionType, Virtual] = {}
+on_forget(_CONDITIONAL.clear)
+
+
+def register(
+    target: Any, standin: Virtual, *, when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
+) -> None:
+    """Let *standin* take the place of *target* in calls made by rewritten code.
+
+    Equivalent to `target(...)`, if *standin* is written well: it is used only for calls where an
+    argument can ask.
+
+    Args:
+        target: A builtin function, a class, a method of a C class (`list.extend`), a slot of one
+            (`list.__init__`), or a Python function of a library.
+        standin: Generator function with the same parameters.
+        when: Says from `(args, kwargs)` whether the stand-in is used; by default, when an
+            argument, or the first element of one that is a list or tuple, can ask.
+    """
+    conditional = _conditional(target, standin, when)
+    STANDINS[target] = conditional
+    if type(target) in (MethodDescriptorType, WrapperDescriptorType):
+        _METHODS.setdefault(target.__name__, []).append((target.__objclass__, conditional))
+
+
+def takes_no_callbacks(module: str) -> None:
+    """Say that no function of a library's module calls or iterates what it is handed.
+
+    Its functions are then called without a look at their arguments.
+
+    Args:
+        module: Full name, such as `"torch.nn.functional"`.
+    """
+    _QUIET.add(module)
+
+
+def _conditional(
+    target: Any,
+    standin: Virtual,
+    when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None,
+) -> Virtual:
+    if when is not None:
+
+        def conditional(*args: Any, **kwargs: Any) -> Driven:
+            if when(args, kwargs):
+                return standin(*args, **kwargs)
+            return done(target(*args, **kwargs))
+
+    else:
+
+        def conditional(*args: Any, **kwargs: Any) -> Driven:
+            if any_can_ask(args) or (kwargs and any_can_ask(kwargs.values())):
+                return standin(*args, **kwargs)
+            return done(target(*args, **kwargs))
+
+    return conditional
+
+
+def resolve(callable_: Any) -> Virtual | None:
+    """Find what rewritten code calls in place of *callable_*.
+
+    Args:
+        callable_: What stands in the call; any object.
+
+    Returns:
+        `None`: call it as it stands. Else a callable that takes the same arguments and returns
+        the generator to drive.
+    """
+    kind = type(callable_)
+    if kind is FunctionType:
+        if judge(callable_.__code__):
+            return _rewritten(callable_)
+        return _library_function(callable_)
+    if kind is MethodType:
+        return _method(callable_)
+    if kind is BuiltinFunctionType:
+        return _builtin(callable_)
+    way = _WAYS.get(kind)
+    if way is not None:
+        return way(callable_)
+    if type in mro_of(kind):
+        return _class(callable_)
+    return _instance(callable_, kind)
+
+
+def _rewritten(function: FunctionType) -> Virtual | None:
+    code = function.__code__
+    by_hand = HAND_WRITTEN.get(id(code))
+    if by_hand is not None:
+        return by_hand[1]
+    twin = twin_function(function)
+    if twin is not None and code.co_flags & CO_GENERATOR:
+        return wrapper_of(function, twin)
+    return twin
+
+
+def _library_function(function: FunctionType) -> Virtual | None:
+    """A Python function called as it stands, unless it is handed (or holds) something that asks."""
+    code = function.__code__
+    by_hand = HAND_WRITTEN.get(id(code))
+    if by_hand is not None:
+        return by_hand[1]
+    standin = STANDINS.get(function)
+    if standin is not None:
+        return standin
+    if function.__closure__ is not None:
+        if function_asks(function):
+            return _rewritten(function)
+        return None if not code.co_argcount and not code.co_flags & 12 else _with_callbacks(function)
+    kept = _CONDITIONAL.get(function)
+    if kept is not None:
+        return kept
+    if function.__globals__.get("__name__") in _QUIET or _takes_nothing(function):
+        return None
+    kept = _CONDITIONAL[function] = _with_callbacks(function)
+    return kept
+
+
+def _takes_nothing(function: FunctionType) -> bool:
+    code = function.__code__
+    return not (code.co_argcount or code.co_kwonlyargcount or code.co_flags & 12)
+
+
+def _with_callbacks(function: FunctionType) -> Virtual:
+    def conditional(*args: Any, **kwargs: Any) -> Driven:
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if _is_callback(value):
+                twin = _rewritten(function)
+                if twin is not None:
+                    return twin(*args, **kwargs)
+        return done(function(*args, **kwargs))
+
+    return conditional
+
+
+def _is_callback(value: Any) -> bool:
+    """Say whether *value* is a callable, or a generator, of rewritten code."""
+    kind = type(value)
+    if kind is FunctionType or kind is MethodType or kind is functools.partial:
+        return asks(value)
+    return kind is VirtualGenerator or kind is LazyIterator
+
+
+def _method(method: Any) -> Virtual | None:
+    function = method.__func__
+    if type(function) is FunctionType and judge(function.__code__):
+        virtual = _rewritten(function)
+    else:
+        virtual = resolve(function)
+    if virtual is None:
+        return None
+    # MethodType would be faster to call, but wants hashable nothing and works for any callable.
+    return MethodType(virtual, method.__self__)
+
+
+def _builtin(function: Any) -> Virtual | None:
+    try:
+        standin = STANDINS.get(function)
+    except TypeError:
+        return None
+    if standin is not None:
+        return standin
+    found = _METHODS.get(function.__name__)
+    if found is None:
+        return None
+    owner = function.__self__
+    for cls, conditional in found:
+        if cls in mro_of(type(owner)):
+            return MethodType(conditional, owner)
+    return None
+
+
+def _method_descriptor(descriptor: Any) -> Virtual | None:
+    return STANDINS.get(descriptor)
+
+
+def _method_wrapper(wrapper: Any) -> Virtual | None:
+    """A slot of a C class, bound: `super().__init__`, `[].__iter__`."""
+    found = _METHODS.get(wrapper.__name__)
+    if found is None:
+        return None
+    for cls, conditional in found:
+        if wrapper.__objclass__ is cls:
+            return MethodType(conditional, wrapper.__self__)
+    return None
+
+
+def _partial(value: Any) -> Virtual | None:
+    virtual = resolve(value.func)
+    return None if virtual is None else functools.partial(virtual, *value.args, **value.keywords)
+
+
+def _wrapped(value: Any) -> Virtual | None:
+    """A `staticmethod` or `classmethod` object: called, it calls what it holds."""
+    if type(value) is classmethod:  # not callable: its own error is raised by the call
+        return None
+    return resolve(value.__func__)
+
+
+def _cached(wrapper: Any) -> Virtual | None:
+    return functools.partial(_cached_call, wrapper) if asks(wrapper) else None
+
+
+_WAYS: Final[dict[type, Callable[[Any], Virtual | None]]] = {
+    functools.partial: _partial,
+    staticmethod: _wrapped,
+    classmethod: _wrapped,
+    LRU_CACHE: _cached,
+    MethodDescriptorType: _method_descriptor,
+    WrapperDescriptorType: _method_descriptor,
+    ClassMethodDescriptorType: _method_descriptor,
+    MethodWrapperType: _method_wrapper,
+}
+
+
+def _class(cls: Any) -> Virtual | None:
+    try:
+        if cls in _PLAIN_CLASSES:
+            return None
+        standin = STANDINS.get(cls)
+    except TypeError:
+        return None
+    if standin is not None:
+        return standin
+    # A metaclass with a `__call__` of its own decides alone; left as it is.
+    if special(type(cls), "__call__") is not _TYPE_CALL:
+        return None
+    if special_asks(cls, "__init__") or special_asks(cls, "__new__"):
+        return functools.partial(instantiate, cls)
+    for name in ("__new__", "__init__"):
+        found = special(cls, name)
+        if type(found) is FunctionType or type(found) is staticmethod:
+            return functools.partial(_instantiate_library, cls)
+        if _has_standin(found):
+            return functools.partial(_instantiate_if, cls)
+    remember(_PLAIN_CLASSES, cls)
+    return None
+
+
+_TYPE_CALL: Final = namespace_of(type)["__call__"]
+
+
+def _has_standin(found: Any) -> bool:
+    return type(found) in (WrapperDescriptorType, BuiltinFunctionType) and found in STANDINS
+
+
+def _instantiate_if(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
+    if any_can_ask(args) or any_can_ask(kwargs.values()):
+        return instantiate(cls, *args, **kwargs)
+    return done(cls(*args, **kwargs))
+
+
+def _instantiate_library(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
+    for value in (*args, *kwargs.values()):
+        if _is_callback(value):
+            return instantiate(cls, *args, **kwargs)
+    return done(cls(*args, **kwargs))
+
+
+def instantiate(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
+    """Generator: equivalent to `type.__call__(cls, *args, **kwargs)`."""
+    new = special(cls, "__new__")
+    if type(new) is staticmethod:
+        new = new.__func__
+    elif type(new) is not FunctionType and type(new) is not BuiltinFunctionType:
+        new = new.__get__(None, cls) if lookup(type(new), "__get__") is not MISSING else new
+    made = yield from call(new, cls, *args, **kwargs)
+    kind = type(made)
+    if cls not in mro_of(kind):
+        return made
+    init = special(kind, "__init__")
+    result = yield from call_special(init, made, *args, **kwargs)
+    if result is not None:
+        message = f"__init__() should return None, not '{type(result).__name__}'"
+        raise TypeError(message)
+    return made
+
+
+def _instance(value: Any, kind: type) -> Virtual | None:
+    method = special(kind, "__call__")
+    if method is MISSING or type(method) is WrapperDescriptorType:
+        if functools.partial in mro_of(kind):
+            return _partial(value)
+        standin = None if method is MISSING else STANDINS.get(method)
+        return None if standin is None else MethodType(standin, value)
+    if type(method) is FunctionType:
+        virtual = resolve(method)
+        return None if virtual is None else MethodType(virtual, value)
+    return resolve(bind(method, value))
+
+
+def bind(found: Any, obj: Any) -> Any:
+    """Bind what a class holds to an instance, as C does when it calls a special method."""
+    kind = type(found)
+    if kind is FunctionType:
+        return MethodType(found, obj)
+    get = lookup(kind, "__get__")
+    return found if get is MISSING else get(found, obj, type(obj))
+
+
+def call(function: Any, /, *args: Any, **kwargs: Any) -> Driven:
+    """Generator: equivalent to `function(*args, **kwargs)`, which may suspend."""
+    virtual = resolve(function)
+    try:
+        if virtual is None:
+            return function(*args, **kwargs)
+        driven = virtual(*args, **kwargs)
+    except StopIteration as error:
+        carrier = carry(error)
+    else:
+        return (yield from driven)
+    raise carrier
+
+
+def call_special(found: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Driven:
+    """Generator: call what a class holds as a special method of *obj*."""
+    if type(found) is FunctionType or type(found) is WrapperDescriptorType:
+        return call(found, obj, *args, **kwargs)
+    return call(bind(found, obj), *args, **kwargs)
+
+
+# functools.lru_cache: its cache is a C object. Two things make it reachable: the garbage
+# collector shows the dictionary, and a hit never calls the function. So a hit is left to the
+# original; after a miss the function is called virtually, and the value put into the dictionary.
+# A bounded cache holds links of a private C type there, which nobody can make; for those the
+# values computed in blocks are kept beside it, by the same key and bound.
+
+
+def _cached_call(wrapper: Any, /, *args: Any, **kwargs: Any) -> Driven:
+    parameters = wrapper.cache_parameters()
+    maxsize, typed = parameters["maxsize"], parameters["typed"]
+    if maxsize == 0:
+        return (yield from call(wrapper.__wrapped__, *args, **kwargs))
+    referents = gc.get_referents(wrapper)
+    mark = next((x for x in referents if type(x) is object), None)
+    key = _cache_key(mark, args, kwargs, typed=typed)
+    own = wrapper.__dict__
+    cache = next((x for x in referents if type(x) is dict and x is not own), None)
+    if cache is not None and key in cache:
+        return wrapper(*args, **kwargs)
+    beside = _BESIDE.setdefault(wrapper, {})
+    if key in beside:
+        beside[key] = value = beside.pop(key)
+        return value
+    value = yield from call(wrapper.__wrapped__, *args, **kwargs)
+    if maxsize is None and cache is not None:
+        cache[key] = value
+    else:
+        beside[key] = value
+        if maxsize is not None and len(beside) > maxsize:
+            del beside[next(iter(beside))]
+    return value
+
+
+_BESIDE: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+def clear_beside(wrapper: Any) -> None:
+    """Drop what blocks have computed for a bounded cache; part of its `cache_clear()`."""
+    _BESIDE.pop(wrapper, None)
+
+
+def _cache_key(mark: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, typed: bool) -> Any:
+    if not typed and not kwargs and len(args) == 1 and type(args[0]) in (int, str):
+        return args[0]
+    key = args
+    if kwargs:
+        key += (mark,)
+        for item in kwargs.items():
+            key += item
+    if typed:
+        key += tuple(type(value) for value in args)
+        key += tuple(type(value) for value in kwargs.values())
+    return key
+
+
+def carrier_of(value: object) -> Carrier:
+    """A `StopIteration(value)` as hand-written generators raise it."""
+    return Carrier(StopIteration() if value is None else StopIteration(value))

@@ -1,0 +1,775 @@
+"""Stand-ins for C functions that call back, or iterate: one open registry.
+
+C code cannot be suspended. So where rewritten code calls a builtin with something that may ask (a
+suspending generator, a callback, an object with special methods of its own), the same thing is
+done here, in Python, as a generator. For all other arguments the builtin itself is called.
+
+A stand-in keeps the order of side effects, the results and the errors of what it stands for. Lazy
+ones (`map`, `zip`, `itertools`) give a `LazyIterator`, and live in `lazies.py`.
+
+To add one: a generator function with the parameters of the original, and `register`. Inside, call
+the originals, and `call(f, ...)` for what was handed in.
+"""
+
+from __future__ import annotations
+
+import bisect
+import builtins
+import collections
+import functools
+import math
+import operator
+import types
+from collections.abc import Callable
+from typing import Any, Final
+
+from .._protocol import END, Carrier
+from . import guards, lazies
+from . import operations as do
+from .class_bodies import start_class_body
+from .items import Driven
+from .operations import advance, drain, iterates, open_iter, text_asks
+from .resolve import call, call_special, clear_beside, register
+from .special import MISSING, any_can_ask, asks, can_ask, lookup, special, special_asks
+
+_MISSING: Final = object()
+_LESS: Final = guards.compare("<")
+_MORE: Final = guards.compare(">")
+_ADD: Final = guards.binary(0)
+
+
+def _iterable_first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return bool(args) and iterates(args[0])
+
+
+def _any_iterable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return any(iterates(value) for value in args)
+
+
+def _second_iterable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return len(args) > 1 and iterates(args[1])
+
+
+# -- things that are made of an iterable --------------------------------------------------------
+
+
+def draining(target: Callable[..., Any], *places: int) -> None:
+    """Register a stand-in that makes lists of suspending arguments, then calls the original.
+
+    Right for C functions that read the whole of an iterable before they do anything else.
+
+    Args:
+        target: The function, class or method.
+        places: Positions of the arguments to look at; all positional ones by default.
+    """
+
+    def standin(*args: Any, **kwargs: Any) -> Driven:
+        values = list(args)
+        for place in places or range(len(values)):
+            if place < len(values) and iterates(values[place]):
+                values[place] = yield from drain(values[place])
+        try:
+            return target(*values, **kwargs)
+        except StopIteration as error:
+            carrier = Carrier(error)
+        raise carrier
+
+    def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return any(iterates(args[place]) for place in places or range(len(args)) if place < len(args))
+
+    register(target, standin, when=when)
+
+
+for _target in (tuple, set, frozenset, bytes, bytearray, math.fsum, math.prod, math.hypot):
+    draining(_target)
+for _target in (tuple.__new__, frozenset.__new__, str.join, set.__init__, collections.deque.__init__):
+    draining(_target, 1)
+for _target in (
+    set.update, set.union, set.intersection, set.difference, set.intersection_update,
+    set.difference_update, set.symmetric_difference, set.symmetric_difference_update,
+    set.issubset, set.issuperset, set.isdisjoint, frozenset.union, frozenset.intersection,
+    frozenset.difference, frozenset.symmetric_difference, frozenset.issubset,
+    frozenset.issuperset, frozenset.isdisjoint, collections.deque.extendleft, bytes.join,
+    bytearray.extend, bytearray.join,
+):  # fmt: skip
+    draining(_target)
+draining(collections.deque, 0)
+
+
+def _list(iterable: Any = (), /) -> Driven:
+    return drain(iterable)
+
+
+def _list_init(self: list[Any], iterable: Any = (), /) -> Driven:
+    list.clear(self)
+    yield from do.extend(self, iterable)
+
+
+def _list_extend(self: list[Any], iterable: Any, /) -> Driven:
+    yield from do.extend(self, iterable)
+
+
+register(list, _list, when=_iterable_first)
+register(list.__init__, _list_init, when=_second_iterable)
+register(list.extend, _list_extend, when=_second_iterable)
+register(collections.deque.extend, _list_extend, when=_second_iterable)
+
+
+def _dict_source(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return any(_asks_as_mapping(value) for value in args)
+
+
+def _asks_as_mapping(value: Any) -> bool:
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return any(iterates(pair) for pair in value)
+    return iterates(value) or special_asks(kind, "keys") or (
+        kind is not dict and special(kind, "keys") is not MISSING and special_asks(kind, "__getitem__")
+    )
+
+
+def _fill(target: dict[Any, Any], source: Any) -> Driven:
+    """`dict.update(target, source)`."""
+    if special(type(source), "keys") is not MISSING:
+        target.update((yield from do.mapping(source)))
+        return
+    iterator = yield from open_iter(source)
+    index = 0
+    while (pair := (yield from advance(iterator))) is not END:
+        if type(pair) is not tuple:
+            try:
+                pair = yield from drain(pair)
+            except TypeError:
+                pair = None
+            if pair is None:
+                message = f"cannot convert dictionary update sequence element #{index} to a sequence"
+                raise TypeError(message)
+        if len(pair) != 2:
+            message = (
+                f"dictionary update sequence element #{index} has length {len(pair)}; 2 is required"
+            )
+            raise ValueError(message)
+        dict.__setitem__(target, pair[0], pair[1])
+        index += 1
+
+
+def _dict(source: Any = (), /, **kwargs: Any) -> Driven:
+    made: dict[Any, Any] = {}
+    yield from _fill(made, source)
+    made.update(kwargs)
+    return made
+
+
+def _dict_update(self: dict[Any, Any], source: Any = (), /, **kwargs: Any) -> Driven:
+    yield from _fill(self, source)
+    dict.update(self, kwargs)
+
+
+register(dict, _dict, when=_dict_source)
+register(
+    dict.__init__, _dict_update, when=lambda args, _: len(args) > 1 and _asks_as_mapping(args[1])
+)
+register(
+    dict.update, _dict_update, when=lambda args, _: len(args) > 1 and _asks_as_mapping(args[1])
+)
+
+
+def _dict_fromkeys(iterable: Any, value: Any = None, /) -> Driven:
+    return dict.fromkeys((yield from drain(iterable)), value)
+
+
+register(dict.fromkeys, _dict_fromkeys, when=_iterable_first)
+
+
+# -- folds --------------------------------------------------------------------------------------
+
+
+def _items_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return any_can_ask(args) or (bool(kwargs) and any_can_ask(kwargs.values()))
+
+
+def _any(iterable: Any, /) -> Driven:
+    iterator = yield from open_iter(iterable)
+    while (item := (yield from advance(iterator))) is not END:
+        if (yield from do.truth(item)):
+            return True
+    return False
+
+
+def _all(iterable: Any, /) -> Driven:
+    iterator = yield from open_iter(iterable)
+    while (item := (yield from advance(iterator))) is not END:
+        if not (yield from do.truth(item)):
+            return False
+    return True
+
+
+def _sum(iterable: Any, /, start: Any = 0) -> Driven:
+    for kind, advice in _NOT_SUMMED:
+        if isinstance(start, kind):
+            message = f"sum() can't sum {kind.__name__ if kind is not str else 'string'}s [{advice} instead]"
+            raise TypeError(message)
+    iterator = yield from open_iter(iterable)
+    total = start
+    while (item := (yield from advance(iterator))) is not END:
+        pending = _ADD(total, item)
+        total = total + item if pending is None else (yield from pending)
+    return total
+
+
+_NOT_SUMMED: Final = (
+    (str, "use ''.join(seq)"),
+    (bytes, "use b''.join(seq)"),
+    (bytearray, "use b''.join(seq)"),
+)
+
+
+def _extreme(name: str, better: guards.Guard, straight: Callable[[Any, Any], Any]) -> Any:
+    def extreme(*args: Any, key: Any = None, default: Any = _MISSING) -> Driven:
+        if not args:
+            message = f"{name} expected at least 1 argument, got 0"
+            raise TypeError(message)
+        if len(args) > 1 and default is not _MISSING:
+            message = f"Cannot specify a default for {name}() with multiple positional arguments"
+            raise TypeError(message)
+        iterator = yield from open_iter(args[0] if len(args) == 1 else args)
+        best = best_key = _MISSING
+        while (item := (yield from advance(iterator))) is not END:
+            value = item if key is None else (yield from call(key, item))
+            if best is _MISSING:
+                best, best_key = item, value
+                continue
+            pending = better(value, best_key)
+            found = straight(value, best_key) if pending is None else (yield from pending)
+            if (yield from do.truth(found)):
+                best, best_key = item, value
+        if best is not _MISSING:
+            return best
+        if default is _MISSING:
+            raise ValueError(_EMPTY.format(name))
+        return default
+
+    return extreme
+
+
+def _empty_message() -> str:
+    try:
+        min(())
+    except ValueError as error:
+        return str(error).replace("min", "{}")
+    raise AssertionError
+
+
+_EMPTY: Final = _empty_message()
+
+register(any, _any, when=_items_ask)
+register(all, _all, when=_items_ask)
+register(sum, _sum, when=_items_ask)
+register(min, _extreme("min", _LESS, operator.lt), when=_items_ask)
+register(max, _extreme("max", _MORE, operator.gt), when=_items_ask)
+
+
+def _reduce(function: Any, sequence: Any, initial: Any = _MISSING, /) -> Driven:
+    try:
+        iterator = yield from open_iter(sequence)
+    except TypeError:
+        iterator = None
+    if iterator is None:
+        raise TypeError("reduce() arg 2 must support iteration")
+    value = initial
+    while (item := (yield from advance(iterator))) is not END:
+        value = item if value is _MISSING else (yield from call(function, value, item))
+    if value is _MISSING:
+        raise TypeError("reduce() of empty iterable with no initial value")
+    return value
+
+
+register(functools.reduce, _reduce)
+
+
+def merge_sorted(items: list[Any], less: Callable[[Any, Any], Driven]) -> Driven:
+    """A stable sort of *items* where each comparison may suspend.
+
+    Equivalent to `sorted(items)`, except that other pairs are compared, in another order.
+    """
+    if len(items) < 2:
+        return items
+    middle = len(items) // 2
+    left = yield from merge_sorted(items[:middle], less)
+    right = yield from merge_sorted(items[middle:], less)
+    merged: list[Any] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        if (yield from less(right[j], left[i])):
+            merged.append(right[j])
+            j += 1
+        else:
+            merged.append(left[i])
+            i += 1
+    return merged + left[i:] + right[j:]
+
+
+def _less(left: Any, right: Any) -> Driven:
+    return (yield from do.truth((yield from do.compare("<", left[0], right[0]))))
+
+
+def _sort(items: list[Any], key: Any, reverse: bool) -> Driven:
+    """The items in order; the keys are computed first and in order, as `list.sort` does."""
+    keys = items if key is None else []
+    if key is not None:
+        for item in items:
+            keys.append((yield from call(key, item)))
+    if any(special_asks(type(each), "__lt__") for each in keys):
+        pairs = list(zip(keys, items, strict=True))
+        if reverse:
+            pairs.reverse()
+        pairs = yield from merge_sorted(pairs, _less)
+        if reverse:
+            pairs.reverse()
+        return [item for _, item in pairs]
+    order = iter(keys)
+    try:
+        return sorted(items, key=lambda _: next(order), reverse=reverse)
+    except StopIteration as error:
+        carrier = Carrier(error)
+    raise carrier
+
+
+def _sorted(iterable: Any, /, *, key: Any = None, reverse: Any = False) -> Driven:
+    items = yield from drain(iterable)
+    return (yield from _sort(items, key, bool(reverse)))
+
+
+def _list_sort(self: list[Any], /, *, key: Any = None, reverse: Any = False) -> Driven:
+    # As in C: the list is empty while it is sorted, and whole again however that ends.
+    items = list(self)
+    list.clear(self)
+    result = items
+    try:
+        result = yield from _sort(items, key, bool(reverse))
+    finally:
+        changed = bool(self)
+        self[:] = result
+    if changed:
+        raise ValueError("list modified during sort")
+
+
+register(sorted, _sorted, when=_items_ask)
+register(
+    list.sort,
+    _list_sort,
+    when=lambda args, kwargs: any_can_ask(kwargs.values()) or any_can_ask(args),
+)
+
+
+def _bisect(
+    target: Callable[..., Any], insert: Callable[[Any, int, Any], None] | None, *, right: bool
+) -> Any:
+    def standin(
+        a: Any, x: Any, lo: int = 0, hi: int | None = None, *, key: Any = None
+    ) -> Driven:
+        if key is None:
+            return target(a, x, lo, hi)
+        if lo < 0:
+            raise ValueError("lo must be non-negative")
+        wanted = x if insert is None else (yield from call(key, x))
+        high = len(a) if hi is None else hi
+        while lo < high:
+            middle = (lo + high) // 2
+            value = yield from call(key, a[middle])
+            pair = (wanted, value) if right else (value, wanted)
+            smaller = yield from do.truth((yield from do.compare("<", *pair)))
+            if smaller == right:
+                high = middle
+            else:
+                lo = middle + 1
+        if insert is None:
+            return lo
+        return insert(a, lo, x)
+
+    return standin
+
+
+for _target in (bisect.bisect_left, bisect.bisect_right):
+    register(_target, _bisect(_target, None, right=_target is bisect.bisect_right))
+for _target in (bisect.insort_left, bisect.insort_right):
+    register(
+        _target,
+        _bisect(_target, lambda a, at, x: a.insert(at, x), right=_target is bisect.insort_right),
+    )
+
+# -- iter, next ---------------------------------------------------------------------------------
+
+
+def _next(iterator: Any, default: Any = _MISSING, /) -> Driven:
+    method = special(type(iterator), "__next__")
+    if method is MISSING:
+        raise TypeError(f"'{type(iterator).__name__}' object is not an iterator")
+    if default is _MISSING:
+        return (yield from call_special(method, iterator))
+    try:
+        return (yield from call_special(method, iterator))
+    except Carrier:
+        return default
+
+
+def _iter(source: Any, sentinel: Any = _MISSING, /) -> Driven:
+    if sentinel is not _MISSING:
+        return lazies.call_until(source, sentinel)
+    found = yield from open_iter(source)
+    return found.target if type(found) is do.ObjectIterator else found
+
+
+def _reversed(sequence: Any, /) -> Driven:
+    kind = type(sequence)
+    method = special(kind, "__reversed__")
+    if method is not MISSING:
+        return (yield from call_special(method, sequence))
+    return lazies.backwards(sequence, (yield from do.length(sequence)))
+
+
+register(next, _next, when=lambda args, _: bool(args) and special_asks(type(args[0]), "__next__"))
+register(iter, _iter)
+register(
+    reversed,
+    _reversed,
+    when=lambda args, _: bool(args)
+    and any(special_asks(type(args[0]), n) for n in ("__reversed__", "__getitem__", "__len__")),
+)
+
+# -- attributes by name -------------------------------------------------------------------------
+
+
+def _attr_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    # The guard's generator is not started: dropping it does nothing.
+    return len(args) > 1 and type(args[1]) is str and guards.attr(args[1])(args[0]) is not None
+
+
+def _getattr(obj: Any, name: str, default: Any = _MISSING, /) -> Driven:
+    if default is _MISSING:
+        return (yield from do.get_attr(obj, name))
+    try:
+        return (yield from do.get_attr(obj, name))
+    except AttributeError:
+        return default
+
+
+def _hasattr(obj: Any, name: str, /) -> Driven:
+    try:
+        yield from do.get_attr(obj, name)
+    except AttributeError:
+        return False
+    return True
+
+
+def _store_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return (
+        len(args) == 3
+        and type(args[1]) is str
+        and guards.store_attr(args[1])(args[2], args[0]) is not None
+    )
+
+
+def _delete_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return (
+        len(args) == 2
+        and type(args[1]) is str
+        and guards.delete_attr(args[1])(args[0]) is not None
+    )
+
+
+register(getattr, _getattr, when=_attr_may_ask)
+register(hasattr, _hasattr, when=_attr_may_ask)
+register(setattr, do.set_attr, when=_store_may_ask)
+register(delattr, do.del_attr, when=_delete_may_ask)
+
+
+def _generic(slot: str) -> Callable[[tuple[Any, ...], dict[str, Any]], bool]:
+    def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        if len(args) < 2 or type(args[1]) is not str:
+            return False
+        found = special(type(args[0]), args[1])
+        return found is not MISSING and do.descriptor_asks(found, slot)
+
+    return when
+
+
+register(do.OBJECT_GETATTRIBUTE, do.generic_get, when=_generic("__get__"))
+register(do.OBJECT_SETATTR, do.generic_set, when=_generic("__set__"))
+register(do.OBJECT_DELATTR, do.generic_del, when=_generic("__delete__"))
+
+# -- one special method each --------------------------------------------------------------------
+
+
+def one_method(target: Callable[..., Any], names: tuple[str, ...], perform: Callable[..., Driven]) -> None:
+    """Register *perform* for *target*, where its first argument's special methods may ask."""
+
+    def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return bool(args) and any(special_asks(type(args[0]), name) for name in names)
+
+    register(target, perform, when=when)
+
+
+def _simple(name: str, check: type | tuple[type, ...] | None, error: str = "") -> Callable[..., Driven]:
+    """A builtin that returns what the special method returned, after a look at its type."""
+
+    def perform(obj: Any, /, *args: Any, **kwargs: Any) -> Driven:
+        result = yield from call_special(special(type(obj), name), obj, *args, **kwargs)
+        if check is not None and not isinstance(result, check):
+            raise TypeError(error.format(type(result).__name__))
+        return result
+
+    return perform
+
+
+def _number(kind: type, names: tuple[str, ...]) -> Callable[..., Driven]:
+    def perform(obj: Any = 0, /, *args: Any) -> Driven:
+        if not args:
+            for name in names:
+                method = special(type(obj), name)
+                if method is not MISSING and asks(method):
+                    result = yield from call_special(method, obj)
+                    expected = int if name in ("__index__", "__int__", "__trunc__") else kind
+                    if not isinstance(result, expected):
+                        message = (
+                            f"{name} returned non-{expected.__name__} "
+                            f"(type {type(result).__name__})"
+                        )
+                        raise TypeError(message)
+                    return kind(result)
+                if method is not MISSING:
+                    break
+        return kind(obj, *args)
+
+    return perform
+
+
+def _round(number: Any, ndigits: Any = None) -> Driven:
+    method = special(type(number), "__round__")
+    more = () if ndigits is None else (ndigits,)
+    return (yield from call_special(method, number, *more))
+
+
+def _hash(obj: Any, /) -> Driven:
+    result = yield from call_special(special(type(obj), "__hash__"), obj)
+    if not isinstance(result, int):
+        raise TypeError("__hash__ method should return an integer")
+    return hash(result)
+
+
+def _bool(obj: Any = False, /) -> Driven:
+    return do.truth(obj)
+
+
+def _str(obj: Any = "", /, *args: Any, **kwargs: Any) -> Driven:
+    if args or kwargs:
+        return str(obj, *args, **kwargs)
+    return (yield from do.to_str(obj))
+
+
+def _format(obj: Any, spec: str = "", /) -> Driven:
+    return do.to_format(obj, spec)
+
+
+def _ascii(obj: Any, /) -> Driven:
+    return do.formatted("a", obj)
+
+
+def _print(*values: Any, **kwargs: Any) -> Driven:
+    texts = []
+    for value in values:
+        texts.append((yield from do.to_str(value)) if text_asks(value) else value)
+    print(*texts, **kwargs)  # noqa: T201
+
+
+one_method(len, ("__len__",), do.length)
+one_method(bool, ("__bool__", "__len__"), _bool)
+one_method(str, ("__str__", "__repr__"), _str)
+one_method(repr, ("__repr__",), do.to_repr)
+one_method(format, ("__format__", "__str__", "__repr__"), _format)
+one_method(ascii, ("__repr__",), _ascii)
+one_method(hash, ("__hash__",), _hash)
+one_method(abs, ("__abs__",), _simple("__abs__", None))
+one_method(round, ("__round__",), _round)
+one_method(int, ("__int__", "__index__", "__trunc__"), _number(int, ("__int__", "__index__", "__trunc__")))
+one_method(float, ("__float__", "__index__"), _number(float, ("__float__", "__index__")))
+one_method(
+    complex,
+    ("__complex__", "__float__", "__index__"),
+    _number(complex, ("__complex__", "__float__", "__index__")),
+)
+one_method(math.floor, ("__floor__",), _simple("__floor__", None))
+one_method(math.ceil, ("__ceil__",), _simple("__ceil__", None))
+one_method(math.trunc, ("__trunc__",), _simple("__trunc__", None))
+one_method(
+    operator.index,
+    ("__index__",),
+    _simple("__index__", int, "__index__ returned non-int (type {})"),
+)
+register(print, _print, when=lambda args, _: any(text_asks(value) for value in args))
+
+
+def _divmod(left: Any, right: Any, /) -> Driven:
+    return do.binary("divmod", left, right)
+
+
+def _pow(base: Any, exp: Any, mod: Any = None) -> Driven:
+    if mod is not None:
+        return call_special(special(type(base), "__pow__"), base, exp, mod)
+    return do.binary("pow", base, exp)
+
+
+def _operands_ask(*names: str) -> Callable[[tuple[Any, ...], dict[str, Any]], bool]:
+    def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        values = (*args, *kwargs.values())
+        return any(special_asks(type(value), name) for value in values for name in names)
+
+    return when
+
+
+register(divmod, _divmod, when=_operands_ask("__divmod__", "__rdivmod__"))
+register(pow, _pow, when=_operands_ask("__pow__", "__rpow__"))
+
+# -- the operator module ------------------------------------------------------------------------
+
+
+def _through_guard(guard: guards.Guard, target: Callable[..., Any], *order: int) -> None:
+    """Register a function of `operator` whose instruction has a guard."""
+
+    def standin(*args: Any) -> Driven:
+        pending = guard(*(args[place] for place in order))
+        assert pending is not None
+        return pending
+
+    def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return len(args) == len(order) and guard(*(args[place] for place in order)) is not None
+
+    register(target, standin, when=when)
+
+
+for _index, (_, _, _straight, _in_place) in enumerate(do.BINARY):
+    _through_guard(guards.binary(_index), _straight, 0, 1)
+    _through_guard(guards.binary(_index + len(do.BINARY)), _in_place, 0, 1)
+for _symbol, (_, _straight) in do.COMPARISONS.items():
+    _through_guard(guards.compare(_symbol), _straight, 0, 1)
+for _symbol, _straight in (("-", operator.neg), ("+", operator.pos), ("~", operator.invert)):
+    _through_guard(guards.unary(_symbol), _straight, 0)
+_through_guard(guards.HOOKS.truth, operator.truth, 0)
+_through_guard(guards.HOOKS.contains, operator.contains, 1, 0)
+_through_guard(guards.HOOKS.subscr, operator.getitem, 0, 1)
+_through_guard(guards.HOOKS.store_subscr, operator.setitem, 2, 0, 1)
+_through_guard(guards.HOOKS.delete_subscr, operator.delitem, 0, 1)
+
+
+def _not(obj: Any, /) -> Driven:
+    return not (yield from do.truth(obj))
+
+
+one_method(operator.not_, ("__bool__", "__len__"), _not)
+
+
+def _parts(getter: Any) -> tuple[Any, ...]:
+    """The arguments an `attrgetter`, `itemgetter` or `methodcaller` was made with."""
+    parts: tuple[Any, ...] = getter.__reduce__()[1]
+    return parts
+
+
+def _attrgetter(getter: Any, obj: Any, /) -> Driven:
+    found = []
+    for dotted in _parts(getter):
+        value = obj
+        for name in dotted.split("."):
+            value = yield from do.get_attr(value, name)
+        found.append(value)
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _itemgetter(getter: Any, obj: Any, /) -> Driven:
+    found = []
+    for key in _parts(getter):
+        pending = guards.HOOKS.subscr(obj, key)
+        found.append(operator.getitem(obj, key) if pending is None else (yield from pending))
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _methodcaller(caller: Any, obj: Any, /) -> Driven:
+    kind, parts = caller.__reduce__()[:2]
+    kwargs: dict[str, Any] = {}
+    if isinstance(kind, functools.partial):  # with keywords: partial(methodcaller, name, **kw)
+        parts, kwargs = (*kind.args, *parts), kind.keywords
+    method = yield from do.get_attr(obj, parts[0])
+    return (yield from call(method, *parts[1:], **kwargs))
+
+
+for _kind, _perform in (
+    (operator.attrgetter, _attrgetter),
+    (operator.itemgetter, _itemgetter),
+    (operator.methodcaller, _methodcaller),
+):
+    register(
+        lookup(_kind, "__call__"),
+        _perform,
+        when=lambda args, _: len(args) > 1 and can_ask_or_has(args[1]),
+    )
+
+
+def can_ask_or_has(obj: Any) -> bool:
+    """Say whether anything of *obj*'s class may ask: a special method, a property, a method."""
+    if can_ask(obj):
+        return True
+    for base in type(obj).__mro__:
+        for found in base.__dict__.values():
+            if do.descriptor_asks(found) or (isinstance(found, types.FunctionType) and asks(found)):
+                return True
+    return False
+
+
+# -- classes ------------------------------------------------------------------------------------
+
+
+def _build_class(body: Any, name: str, /, *bases: Any, metaclass: Any = None, **keywords: Any) -> Driven:
+    """`class name(*bases, metaclass=..., **keywords): body`."""
+    resolved = types.resolve_bases(bases)
+    if metaclass is not None:
+        keywords["metaclass"] = metaclass
+    meta, namespace, keywords = types.prepare_class(name, resolved, keywords)
+    if resolved is not bases:
+        namespace["__orig_bases__"] = bases
+    cell = yield from start_class_body(body, namespace)
+    made = yield from call(meta, name, resolved, namespace, **keywords)
+    if isinstance(cell, types.CellType) and isinstance(made, type):
+        try:
+            held = cell.cell_contents
+        except ValueError:
+            message = (
+                f"__class__ not set defining {name!r} as {made!r}. "
+                "Was __classcell__ propagated to type.__new__?"
+            )
+            raise RuntimeError(message) from None
+        if held is not made:
+            message = f"__class__ set to {held!r} defining {name!r} as {made!r}"
+            raise TypeError(message)
+    return made
+
+
+def _makes_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return bool(args) and asks(args[0])
+
+
+register(builtins.__build_class__, _build_class, when=_makes_class)
+
+
+def _cache_clear(wrapper: Any) -> Driven:
+    clear_beside(wrapper)
+    wrapper.cache_clear()
+    return None
+    yield
+
+
+def _clears(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return True
+
+
+register(
+    lookup(type(functools.lru_cache(lambda: None)), "cache_clear"), _cache_clear, when=_clears
+)
