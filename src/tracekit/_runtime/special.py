@@ -103,7 +103,10 @@ def function_asks(function: FunctionType, depth: int = 0) -> bool:
     # A wrapper made by a library (`torch.no_grad()` as a decorator): its cells hold user code.
     closure = function.__closure__
     if closure is not None and depth < _DEEP and code is not None and not twins.is_marked(code):
-        for cell in closure:
+        for name, cell in zip(code.co_freevars, closure, strict=True):
+            if name == "__class__":
+                # For `super()`: the class around the method, which leads back to the method.
+                continue
             try:
                 inside = cell.cell_contents
             except ValueError:
