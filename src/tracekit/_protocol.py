@@ -73,6 +73,21 @@ UNBOUND: Final = _Sentinel("UNBOUND")
 """Stands for the value of a name that has none."""
 
 
+class AwaitName:
+    """The value of a name that an earlier block may bind, once no store to it is left there.
+
+    The answer is the value, or `UNBOUND` if no earlier block has bound the name.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"AwaitName({self.name!r})"
+
+
 def ask(request: object) -> Generator[Any, Any, Any]:
     """Ask the driver for something.
 

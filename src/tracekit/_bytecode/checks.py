@@ -19,12 +19,14 @@ function that reads the attribute would hand the marker on).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import CodeType
 from typing import Any, Final
 
 from .. import _protocol
+from .cut import COMPREHENSIONS, names_of_comprehension
 from .facts import (
     CALLS_HAVE_PRECALL,
     COMPARE_BOOL_BIT,
@@ -98,8 +100,22 @@ from .opcodes import (
     UNARY_POSITIVE,
     UNPACK_EX,
     UNPACK_SEQUENCE,
+    DELETE_DEREF,
+    DELETE_FAST,
+    DELETE_GLOBAL,
+    DELETE_NAME,
+    LOAD_DEREF,
+    LOAD_FAST,
+    LOAD_FAST_CHECK,
+    LOAD_GLOBAL,
+    LOAD_NAME,
+    STORE_DEREF,
+    STORE_FAST,
+    STORE_GLOBAL,
+    STORE_NAME,
     WITH_EXCEPT_START,
     YIELD_VALUE,
+    DELETE_DEREF,
 )
 from .program import Handler, Instr, Label, Location, Program
 from .shapes import calls_with_self
@@ -146,9 +162,21 @@ class Hooks:
     carry: Callable[[BaseException], BaseException]
     carry_generator: Callable[[BaseException], BaseException]
     virtual_iterators: frozenset[type]
+    shared_name: Callable[[str], Guard]
+    shared_store: Callable[[str], Callable[[Any], None]]
 
 
-def instrument(program: Program, hooks: Hooks, depth: int, *, is_generator: bool) -> None:
+NOTHING_SHARED: Final[Mapping[str, int]] = {}
+
+
+def instrument(
+    program: Program,
+    hooks: Hooks,
+    depth: int,
+    *,
+    is_generator: bool,
+    shared: Mapping[str, int] = NOTHING_SHARED,
+) -> None:
     """Put the checks into *program*, in place.
 
     Args:
@@ -157,8 +185,10 @@ def instrument(program: Program, hooks: Hooks, depth: int, *, is_generator: bool
         depth: Stack slots in use where the program starts.
         is_generator: Whether it is the body of a user's generator function, whose `yield`s hand
             out items.
+        shared: Names that several blocks of one run use: name -> slot of its variable, or -1.
+            Loads of them may suspend, stores to them are reported.
     """
-    _Instrumenter(program, hooks, is_generator=is_generator).run(depth)
+    _Instrumenter(program, hooks, is_generator=is_generator, shared=shared).run(depth)
 
 
 @lru_cache(maxsize=None)
@@ -216,11 +246,40 @@ def _handlers() -> dict[int, str]:
     return table
 
 
+_NAME_HANDLERS: Final = {
+    op: method
+    for method, ops in {
+        "load_shared_slot": (LOAD_FAST, LOAD_FAST_CHECK, LOAD_DEREF),
+        "load_shared_name": (LOAD_NAME, LOAD_GLOBAL),
+        "store_shared": (STORE_FAST, STORE_DEREF, STORE_NAME, STORE_GLOBAL),
+        "delete_shared": (DELETE_FAST, DELETE_DEREF, DELETE_NAME, DELETE_GLOBAL),
+        "load_code": (LOAD_CONST,),
+    }.items()
+    for op in ops
+    if op != -1
+}
+_STORES_LIKE: Final = {
+    LOAD_FAST: STORE_FAST,
+    LOAD_FAST_CHECK: STORE_FAST,
+    LOAD_DEREF: STORE_DEREF,
+    LOAD_NAME: STORE_NAME,
+}
+_IN_SLOTS: Final = frozenset({STORE_FAST, STORE_DEREF, DELETE_FAST, DELETE_DEREF})
+
 _IS_A_BOOL: Final = frozenset({CONTAINS_OP, IS_OP, UNARY_NOT})
 
 
 class _Instrumenter:
-    def __init__(self, program: Program, hooks: Hooks, *, is_generator: bool) -> None:
+    def __init__(
+        self,
+        program: Program,
+        hooks: Hooks,
+        *,
+        is_generator: bool,
+        shared: Mapping[str, int] = NOTHING_SHARED,
+    ) -> None:
+        self.shared = shared
+        self.slots = {slot: name for name, slot in shared.items() if slot >= 0}
         self.program = program
         self.hooks = hooks
         self.is_generator = is_generator
@@ -229,7 +288,6 @@ class _Instrumenter:
         self.handler: Handler | None = None
         self.keyword_names = -1
         self.previous = -1
-        self.in_send_loop = False
         self.with_self: set[Instr] = set()
 
     def run(self, depth: int) -> None:
@@ -237,6 +295,8 @@ class _Instrumenter:
         if not NULL_IS_ABOVE_THE_CALLABLE:
             self.with_self = calls_with_self(program.instrs, depth)
         handlers = _handlers()
+        if self.shared:
+            handlers = handlers | _NAME_HANDLERS
         out = self.out
         for instr in program.instrs:
             if type(instr) is Label:
@@ -612,3 +672,81 @@ class _Instrumenter:
         self.emit(LOAD_ATTR, name if METHODS_HAVE_THEIR_OWN_LOAD else name << 1)
         self.emit(RAISE_VARARGS, 1)
         self.out.append(fine)
+
+    # -- names that several blocks share ----------------------------------------------------
+
+    def wait(self, name: str, store: int, arg: int) -> None:
+        """Wait for *name*, and bind it to what another block left in it, if one did."""
+        straight, done = Label(), Label()
+        if NULL_IS_ABOVE_THE_CALLABLE:
+            self.const(self.hooks.shared_name(name))
+            self.emit(PUSH_NULL)
+        else:
+            self.emit(PUSH_NULL)
+            self.const(self.hooks.shared_name(name))
+        self.call_with_self()
+        self.emit(COPY, 1)
+        self.emit(POP_JUMP_IF_NONE, straight)
+        self.drive()
+        self.emit(COPY, 1)
+        self.const(_protocol.UNBOUND)
+        self.emit(IS_OP, 0)
+        self.emit(POP_JUMP_IF_TRUE, straight)
+        self.emit(store, arg)
+        self.emit(JUMP_FORWARD, done)
+        self.out.append(straight)
+        self.emit(POP_TOP)
+        self.out.append(done)
+
+    def load_shared_slot(self, instr: Instr) -> None:
+        name = self.slots.get(instr.arg)
+        if name is not None:
+            self.wait(name, _STORES_LIKE[instr.op], instr.arg)
+        self.out.append(instr)
+
+    def load_shared_name(self, instr: Instr) -> None:
+        index = instr.arg >> 1 if instr.op == LOAD_GLOBAL else instr.arg
+        name = self.program.code.co_names[index]
+        if name in self.shared:
+            # What another block stored to a global is there already.
+            store = _STORES_LIKE.get(instr.op, POP_TOP)
+            self.wait(name, store, index if store != POP_TOP else 0)
+        self.out.append(instr)
+
+    def load_code(self, instr: Instr) -> None:
+        """A comprehension runs at once: wait for what it reads, where it is a function (3.11)."""
+        consts = self.program.code.co_consts
+        nested = consts[instr.arg] if instr.arg < len(consts) else None
+        if isinstance(nested, CodeType) and nested.co_name in COMPREHENSIONS:
+            for name in sorted(names_of_comprehension(nested) & self.shared.keys()):
+                slot = self.shared[name]
+                if slot >= 0 and name in self.program.changes["co_cellvars"]:
+                    self.wait(name, STORE_DEREF, slot)
+                elif slot < 0 and name in self.program.code.co_names:
+                    self.wait(name, STORE_NAME, self.program.name(name))
+        self.out.append(instr)
+
+    def shared_name_of(self, instr: Instr) -> str | None:
+        if instr.op in _IN_SLOTS:
+            return self.slots.get(instr.arg)
+        name = self.program.code.co_names[instr.arg]
+        return name if name in self.shared else None
+
+    def store_shared(self, instr: Instr) -> None:
+        name = self.shared_name_of(instr)
+        if name is not None:
+            self.const(self.hooks.shared_store(name))
+            self.emit(COPY, 2)
+            self.call_with_self()
+            self.emit(POP_TOP)
+        self.out.append(instr)
+
+    def delete_shared(self, instr: Instr) -> None:
+        name = self.shared_name_of(instr)
+        if name is not None:
+            self.const(self.hooks.shared_store(name))
+            self.const(_protocol.UNBOUND)
+            self.call_with_self()
+            self.emit(POP_TOP)
+        self.out.append(instr)
+

@@ -67,6 +67,9 @@ _SIMPLE_STORES: Final = frozenset({STORE_FAST, STORE_NAME, STORE_GLOBAL, STORE_D
 _NAME_LOADS: Final = numbers("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
 _NAME_STORES: Final = numbers("STORE_NAME", "DELETE_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
 _SLOT_STORES: Final = numbers("STORE_FAST", "DELETE_FAST", "STORE_DEREF", "DELETE_DEREF")
+COMPREHENSIONS: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
+"""Names of code objects that run where they stand, and are functions only as a means."""
+
 _EXIT_ARGUMENTS: Final = 3
 _FUNCTION_FORM: Final = "put the body in a function and call `.run(that_function)`"
 
@@ -182,6 +185,23 @@ def cut(code: CodeType, enter_offset: int, *, after_target: bool = False) -> Cut
         first, loaded = walk.after_target()
     walk.run(first)
     return _build(walk, first, loaded, takes_value=not after_target)
+
+
+def names_of_comprehension(code: CodeType) -> frozenset[str]:
+    """Names outside itself that a comprehension, or one nested in it, reads.
+
+    Empty for other code: a function made in a block may never be called.
+    """
+    if code.co_name not in COMPREHENSIONS:
+        return frozenset()
+    found = set(code.co_freevars)
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            found.add(instruction.argval)
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            found |= names_of_comprehension(const)
+    return frozenset(found)
 
 
 def walk_body(code: CodeType, enter_offset: int) -> Walk:
@@ -372,30 +392,39 @@ class Walk:
         if decode(self.raw, offset).op == SWAP:
             return "return"
         origin = self.exits[offset]
+        returns = self._line_of_return(after)
         if decode(self.raw, origin).op == NOP:
             positions = next(islice(self.code.co_positions(), origin // 2, None))
             lineno, end_lineno, column, end_column = positions
             if lineno == end_lineno and column is not None and end_column is not None:
-                for word in ("break", "continue"):
-                    if end_column - column == len(word):
+                # A constant that is returned is marked like this, too (`return False`).
+                width = 0 if returns == lineno else end_column - column
+                for word in ("return", "break", "continue"):
+                    if width == len(word):
                         return word
-        with_line = line_at(self.code, self.enter_offset)
+        if returns == -1:
+            return "continue"
+        lines = {line_at(self.code, at) for at in self.units}
+        # The compiler puts it on the line of the `with`, or on none, or where it stands.
+        is_return = returns in {None, line_at(self.code, self.enter_offset)} | lines
+        return "return" if is_return else "break"
+
+    def _line_of_return(self, after: int) -> int | None:
+        """The line of the `return` that is come to from here; -1 for another round of a loop."""
         for _ in range(64):
             unit = decode(self.raw, after)
             if unit.op in RETURNS:
-                # The compiler puts it on the line of the `with`, or on none.
                 positions = islice(self.code.co_positions(), unit.start_offset // 2, None)
-                lineno = next(positions, (None,))[0]
-                return "return" if lineno in (None, with_line) else "break"
+                return next(positions, (None,))[0]
             if unit.op in UNCONDITIONAL_JUMPS:
                 if unit.op in BACKWARD_JUMPS:
-                    return "continue"
+                    return -1
                 after = target_of(unit)
             else:
                 after = unit.stop_offset
                 if after >= len(self.raw):
                     break
-        return "break"
+        return 0
 
     def _same(self, left: int, right: int, assumed: set[tuple[int, int]]) -> bool:
         """Whether two places go on alike, comparing instructions through jumps."""
@@ -619,6 +648,10 @@ def _renumber_slots(cut: Cut) -> None:
             loads.add(code.co_names[instr.arg >> 1 if op == LOAD_GLOBAL else instr.arg])
         elif op in _NAME_STORES:
             stores.add(code.co_names[instr.arg])
+        elif op == LOAD_CONST and instr.arg < len(code.co_consts):
+            nested = code.co_consts[instr.arg]
+            if isinstance(nested, CodeType):
+                loads |= names_of_comprehension(nested)
     for name in arguments:
         if name in own_cells:
             cells[name] = None

@@ -117,7 +117,7 @@ def _start_of(program: Program) -> int:
     return len(program.instrs)
 
 
-def make_body_twin(cut: Cut, hooks: Hooks) -> Twin:
+def make_body_twin(cut: Cut, hooks: Hooks, shared: frozenset[str] = frozenset()) -> Twin:
     """Make the twin of a body.
 
     Called with the values of `cut.arguments` (`UNBOUND` for names that have none), it returns a
@@ -128,16 +128,19 @@ def make_body_twin(cut: Cut, hooks: Hooks) -> Twin:
     Args:
         cut: The body. It is used up: its program becomes the twin's.
         hooks: What the checks call.
+        shared: Names that other blocks of the same run read or bind.
     """
     program = cut.program
     depth = 1 if cut.takes_value else 0
+    names = list(cut.arguments)
+    names += [name for name in cut.cells if name not in names]
+    slots = {name: index for index, name in enumerate((*names, *cut.frees))}
+    places = {name: slots.get(name, -1) for name in shared}
     _check_locals(program)
-    instrument(program, hooks, depth, is_generator=False)
+    instrument(program, hooks, depth, is_generator=False, shared=places)
     start: list[Instr | Label] = []
     if cut.frees:
         start.append(Instr(COPY_FREE_VARS, len(cut.frees)))
-    names = list(cut.arguments)
-    names += [name for name in cut.cells if name not in names]
     start += [Instr(MAKE_CELL, names.index(name)) for name in cut.cells]
     start += [Instr(RETURN_GENERATOR), Instr(POP_TOP)]
     inside: list[Instr | Label] = [Instr(RESUME, _RESUME_AT_START)]

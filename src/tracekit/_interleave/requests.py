@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._protocol import AwaitName
+
 if TYPE_CHECKING:
     from .flow import Barrier
     from .position import Loop
@@ -80,21 +82,6 @@ class NextStep:
 
     def __repr__(self) -> str:
         return f"NextStep({self.loop!r})"
-
-
-class AwaitName:
-    """The value of a name that an earlier block may bind, once no store to it is left there.
-
-    The answer is the value, or `UNBOUND` if no earlier block has bound the name.
-    """
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"AwaitName({self.name!r})"
 
 
 class Meet:

@@ -34,6 +34,7 @@ from .operations import (
     iterates,
 )
 from .resolve import call_special, resolve
+from .shared import shared_name, shared_store
 from .special import (
     MISSING,
     asks,
@@ -560,6 +561,8 @@ HOOKS: Final = Hooks(
     carry=carry,
     carry_generator=carry_generator,
     virtual_iterators=VIRTUAL_ITERATORS,
+    shared_name=shared_name,
+    shared_store=shared_store,
 )
 """What the checks in twins call."""
 

@@ -25,7 +25,8 @@ from typing import Any, Final
 
 from .._bytecode.cut import Cut, cut, is_with_entry, line_at
 from .._bytecode.facts import IS_SUPPORTED, VERSION
-from .._bytecode.generator import Twin, make_body_twin
+from .._bytecode.generator import make_body_twin
+from .._bytecode.names import StoreMap
 from .._protocol import UNBOUND
 from ..errors import (
     AlreadyEnteredError,
@@ -36,6 +37,7 @@ from ..errors import (
 )
 from . import driver, frames, memory
 from .guards import HOOKS
+from .shared import SharedNames
 from .skip import Skip, arm
 from .tracebacks import finish_raising
 from .twins import ORIGINALS, twin_function
@@ -54,6 +56,7 @@ class Compiled:
         loads: Names it may read.
         stores: Names it may bind or unbind.
         first_offset: Bytes; where the frame must not go on.
+        shared: Names that other blocks of the same run read or bind.
     """
 
     __slots__ = (
@@ -65,12 +68,14 @@ class Compiled:
         "lineno",
         "loads",
         "pushed",
+        "shared",
         "stores",
         "takes_value",
         "twin",
     )
 
-    def __init__(self, part: Cut) -> None:
+    def __init__(self, part: Cut, shared: frozenset[str]) -> None:
+        self.shared = shared
         self.arguments = part.arguments
         self.cells = part.cells
         self.frees = part.frees
@@ -82,16 +87,17 @@ class Compiled:
         self.lineno = part.lineno
         own = set(part.arguments) - set(part.cells)
         self.pushed = tuple(sorted(part.stores & own)) if part.is_optimized else ()
-        self.twin = make_body_twin(part, HOOKS)
+        self.twin = make_body_twin(part, HOOKS, shared)
 
 
 class _Site:
     """The blocks of one code object, and the code object itself, weakly."""
 
-    __slots__ = ("blocks", "code")
+    __slots__ = ("blocks", "code", "stores")
 
     def __init__(self, code: CodeType) -> None:
-        self.blocks: dict[tuple[int, bool], Compiled] = {}
+        self.blocks: dict[tuple[int, bool, frozenset[str]], Compiled] = {}
+        self.stores: dict[int, StoreMap] = {}
         key = id(code)
         self.code = weakref.ref(code, lambda _: _forget(key))
 
@@ -107,24 +113,48 @@ def _forget(key: int) -> None:
             ORIGINALS.pop(id(block.twin.code), None)
 
 
-def compiled_block(code: CodeType, enter_offset: int, *, after_target: bool = False) -> Compiled:
+def _site(code: CodeType) -> _Site:
+    site = _SITES.get(id(code))
+    if site is None or site.code() is not code:
+        site = _SITES[id(code)] = _Site(code)
+    return site
+
+
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
+def compiled_block(
+    code: CodeType,
+    enter_offset: int,
+    *,
+    after_target: bool = False,
+    shared: frozenset[str] = _NOTHING,
+) -> Compiled:
     """Cut and compile the block that *enter_offset* of *code* enters, or give the one kept.
 
     Args:
         code: The original code object.
         enter_offset: Bytes; the instruction that enters the `with`.
         after_target: See `cut`.
+        shared: Names that other blocks of the same run read or bind.
     """
-    site = _SITES.get(id(code))
-    if site is None or site.code() is not code:
-        site = _SITES[id(code)] = _Site(code)
-    key = (enter_offset, after_target)
-    block = site.blocks.get(key)
+    blocks = _site(code).blocks
+    key = (enter_offset, after_target, shared)
+    block = blocks.get(key)
     if block is None:
-        block = Compiled(cut(code, enter_offset, after_target=after_target))
+        block = Compiled(cut(code, enter_offset, after_target=after_target), shared)
         ORIGINALS[id(block.twin.code)] = block.twin
-        site.blocks[key] = block
+        blocks[key] = block
     return block
+
+
+def store_map(code: CodeType, enter_offset: int) -> StoreMap:
+    """Which names the block can still store to, from each of its instructions; kept."""
+    stores = _site(code).stores
+    found = stores.get(enter_offset)
+    if found is None:
+        found = stores[enter_offset] = StoreMap(code, enter_offset)
+    return found
 
 
 class Body:
@@ -161,57 +191,122 @@ class Body:
 
 
 class BlockBody(Body):
-    """The body of a `with`, and the frame it belongs to."""
+    """The body of a `with`, and the frame it belongs to.
 
-    def __init__(self, frame: FrameType, block: Compiled) -> None:
-        code = frame.f_code
+    Args:
+        info: What was captured.
+        block: Its compiled form.
+    """
+
+    def __init__(self, info: Tracer.Info, block: Compiled) -> None:
+        code = info.code
         self.name = code.co_name
         self.filename = code.co_filename
         self.first_lineno = block.lineno
         self.loads = block.loads
         self.stores = block.stores
-        self.frame: FrameType | None = frame
+        self.info = info
+        self.frame = info.frame
         self.block = block
+        self._given: dict[str, object] | None = None
         self._before: dict[str, object] = {}
         self._own_frame: FrameType | None = None
+        self._shared: SharedNames | None = None
+        self._pending = _NOTHING
+
+    def bind_now(self) -> None:
+        """Take the caller's names as they are now, for a body that is started later."""
+        assert self.frame is not None
+        if self.block.is_optimized:
+            names = self.block.arguments
+            self._given = dict(zip(names, frames.pull(self.frame, names), strict=True))
+
+    def share(self, pending: frozenset[str], told: frozenset[str]) -> None:
+        """Say, before the start, which names this body shares with others of its run.
+
+        Args:
+            pending: Names that earlier bodies may bind: this body's loads of them wait.
+            told: Names that other bodies may read: this body's stores to them are noted.
+        """
+        self._pending = pending & self.loads
+        shared = self._pending | (told & self.stores) | (pending & self.stores)
+        if shared != self.block.shared:
+            self.block = compiled_block(
+                self.info.code,
+                self.info.enter_offset,
+                after_target=not self.info.is_direct,
+                shared=shared,
+            )
+
+    def may_store(self, generator: Any, name: str) -> bool:
+        """Whether a store to *name* can be reached from where the body stands.
+
+        Args:
+            generator: The body's, suspended; None once it has ended.
+            name: One of `stores`.
+        """
+        if generator is None or generator.gi_frame is None:
+            return False
+        return name in self._reachable(generator.gi_frame.f_lasti)
+
+    def _reachable(self, offset: int) -> frozenset[str]:
+        """Names stored at or after the original of the twin's instruction at *offset*."""
+        offsets = self.block.twin.offsets
+        # What is put before an instruction to serve it has no original: take the next that has.
+        following = min((at for at in offsets if at >= offset), default=None)
+        if following is None:
+            return _NOTHING
+        return store_map(self.info.code, self.info.enter_offset).reachable(offsets[following])
+
+    def lookup(self, generator: Any, name: str) -> object:  # noqa: ARG002 - the protocol's
+        """What the body has bound *name* to; `UNBOUND` if nothing."""
+        shared = self._shared
+        return UNBOUND if shared is None else shared.own.get(name, UNBOUND)
 
     def start(self, value: object) -> Generator[Any, Any, Any]:
         frame, block = self.frame, self.block
         assert frame is not None
         code = block.twin.code
+        closure = frames.cells(frame, block.frees) if block.frees else None
         if block.is_optimized:
-            values = frames.pull(frame, block.arguments)
-            self._before = dict(zip(block.arguments, values, strict=True))
-            closure = frames.cells(frame, block.frees) if block.frees else None
+            values = self._values(frame)
             function = FunctionType(code, frame.f_globals, code.co_name, None, closure)
             generator = function(*values)
-        elif block.frees:
-            closure = frames.cells(frame, block.frees)
-            namespace = frame.f_locals
-            generator = memory.eval_code_with_closure(code, frame.f_globals, namespace, closure)
-            self._remember(namespace)
         else:
             namespace = frame.f_locals
-            generator = eval(code, frame.f_globals, namespace)  # noqa: S307 - the caller's own code
-            self._remember(namespace)
+            self._before = {name: namespace.get(name, UNBOUND) for name in self.stores}
+            if closure is None:
+                generator = eval(code, frame.f_globals, namespace)  # noqa: S307 - caller's own code
+            else:
+                generator = memory.eval_code_with_closure(
+                    code, frame.f_globals, namespace, closure
+                )
         own = generator.gi_frame
         if block.cells:
             frames.share_cells(frame, own, block.cells)
         if block.pushed:
             self._own_frame = own
+        if block.shared:
+            self._shared = SharedNames(own, self._pending)
         generator.send(None)
         generator.send(value)
         result: Generator[Any, Any, Any] = generator
         return result
 
-    def _remember(self, namespace: Any) -> None:
-        """What the names hold now, for those that shall not be kept."""
-        for name in self.stores:
-            self._before[name] = namespace.get(name, UNBOUND)
+    def _values(self, frame: FrameType) -> list[object]:
+        names = self.block.arguments
+        given = self._given
+        if given is None:
+            values = frames.pull(frame, names)
+            self._before = dict(zip(names, values, strict=True))
+        else:
+            self._before = given
+            values = [given[name] for name in names]
+        return values
 
     def finish(self, keeps: Callable[[str, object], bool] | None = None) -> None:
         frame, block, before = self.frame, self.block, self._before
-        if frame is None:
+        if frame is None or not before:
             return
         bindings: dict[str, object] = {}
         if block.is_optimized:
@@ -234,7 +329,11 @@ class BlockBody(Body):
 
     def forget(self) -> None:
         """Drop the frames and the values."""
-        self.frame = None
+        if self._shared is not None:
+            self._shared.forget()
+            self._shared = None
+        self.info.frame = self.frame = None
+        self._given = None
         self._before = {}
         self._own_frame = None
 
@@ -351,7 +450,7 @@ class Tracer:
             frame = info.frame
             assert frame is not None
             self._skip = arm(frame, self._skip_offset(info, block))
-            self._body = BlockBody(frame, block)
+            self._body = BlockBody(info, block)
             value = self.value()
             if info.is_direct:
                 self._run_block(self._body)
