@@ -21,7 +21,7 @@ import ctypes
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from types import CellType, CodeType, FrameType
+from types import CellType, CodeType, FrameType, TracebackType
 from typing import Any, Final
 
 from tracekit._protocol import UNBOUND
@@ -232,6 +232,43 @@ def snapshot_unbinds() -> bool:
         # 3.12: "assigning None to unbound local".
         warnings.simplefilter("ignore", RuntimeWarning)
         return probe(1)
+
+
+# --- Where a traceback entry points --------------------------------------------------------
+
+
+def _find_entry_position() -> int | None:
+    """Bytes from a traceback entry to its pair of C ints `tb_lasti`, `tb_lineno`."""
+    entry = TracebackType(None, sys._getframe(), 0x1234, 0x5678)
+    pair = (ctypes.c_int * 2).from_address
+    places = range(2 * _WORD, TracebackType.__basicsize__ - _WORD + 1, 4)
+    found = [place for place in places if list(pair(id(entry) + place)) == [0x1234, 0x5678]]
+    if sys.implementation.name != "cpython" or len(found) != 1:
+        return None
+    pair(id(entry) + found[0])[:] = [2, 1]
+    return found[0] if (entry.tb_lasti, entry.tb_lineno) == (2, 1) else None
+
+
+_POSITION: Final = _find_entry_position()
+
+
+def move_entry(entry: TracebackType, offset: int, lineno: int) -> bool:
+    """Let a traceback entry point at another instruction of its frame.
+
+    Needed where an entry cannot be replaced by a new one, because the interpreter holds it.
+
+    Args:
+        entry: Changed in place.
+        offset: Bytes from the start of the frame's `co_code`.
+        lineno: The line that is shown.
+
+    Returns:
+        Whether it was done.
+    """
+    if _POSITION is None:
+        return False
+    (ctypes.c_int * 2).from_address(id(entry) + _POSITION)[:] = [offset, lineno]
+    return True
 
 
 # --- The interpreter's state ---------------------------------------------------------------

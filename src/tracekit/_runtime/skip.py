@@ -114,14 +114,13 @@ def arm(frame: FrameType, offset: int) -> Skip:
     """
     if HAS_MONITORING and (_tool.number is not None or _tool.acquire()):
         _watch(frame, offset)
-        if _events_arrive() or _events_arrive_after_repair(frame, offset):
+        if monitoring_events_arrive() or _events_arrive_after_repair(frame, offset):
             return _MonitoredSkip(frame, offset)
         raise _refusal(_NO_EVENTS)
     if HAS_MONITORING and len(sys._current_frames()) > 1:  # noqa: SLF001, documented
         raise _refusal(_NO_ID)
-    unwatched = not HAS_MONITORING and sys.gettrace() is None and sys.getprofile() is None
-    if unwatched or _trace_events_arrive():
-        return _TracedSkip(frame, offset)
+    if trace_events_arrive():
+        return TracedSkip(frame, offset)
     raise _refusal(_NO_EVENTS)
 
 
@@ -276,7 +275,8 @@ def _canary() -> None:
 _CANARY: Final = _canary.__code__
 
 
-def _events_arrive() -> bool:
+def monitoring_events_arrive() -> bool:
+    """Ask whether our callbacks are called; needs a tool id."""
     _canary()
     try:
         _heard.remove(get_ident())
@@ -295,7 +295,7 @@ def _events_arrive_after_repair(frame: FrameType, offset: int) -> bool:
         if not _tool.acquire():
             return False
         _watch(frame, offset)
-    return _events_arrive()
+    return monitoring_events_arrive()
 
 
 def _watch(frame: FrameType, offset: int) -> None:
@@ -371,8 +371,8 @@ _tool: Final = _Tool()
 # --- Opcode tracing ------------------------------------------------------------------------
 
 
-class _TracedSkip(Skip):
-    """Traces the opcodes of one frame, from `engage` to `disarm`."""
+class TracedSkip(Skip):
+    """Traces the opcodes and errors of one frame, from `engage` to `disarm`."""
 
     __slots__ = ("_engaged", "_entered", "_found", "_previous")
 
@@ -390,7 +390,7 @@ class _TracedSkip(Skip):
         self._engaged = True
         self._found = (frame.f_trace, frame.f_trace_lines, frame.f_trace_opcodes)
         self._previous = sys.gettrace()
-        frame.f_trace = self._in_frame
+        frame.f_trace = self.in_frame
         # The line event of the inline copy's first line is not for anybody.
         frame.f_trace_lines = False
         # 3.12 heeds the wish for opcodes if some frame had it before `settrace`; 3.13, while
@@ -399,7 +399,7 @@ class _TracedSkip(Skip):
         sys.settrace(self._elsewhere)
         frame.f_trace_opcodes = True
 
-    def _in_frame(self, frame: FrameType, event: str, argument: Any) -> Any:
+    def in_frame(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "opcode" and frame.f_lasti == self.offset:
             self._error = ExitTracingException()
             # The interpreter now takes the trace functions away; `disarm` brings them back.
@@ -408,7 +408,7 @@ class _TracedSkip(Skip):
         # happen: something raised, and now it is not our block any more.
         is_end_of_loop = event == "exception" and self._entered < 0 and argument[0] is StopIteration
         if is_end_of_loop or (event in {"line", "opcode"} and frame.f_lasti != self._entered):
-            return self._in_frame
+            return self.in_frame
         found, _, wants_opcodes = self._found
         self.disarm()
         if found is None or (event == "opcode" and not wants_opcodes):
@@ -447,12 +447,14 @@ class _TracedSkip(Skip):
             sys.settrace(previous)
 
 
-def _trace_events_arrive() -> bool:
-    """Ask whether a trace function would be called; for when one, or a profiler, is active."""
-    heard = []
+def trace_events_arrive() -> bool:
+    """Ask whether a trace function would be called."""
     previous = sys.gettrace()
+    if not HAS_MONITORING and previous is None and sys.getprofile() is None:
+        return True  # nobody's callback could be running
+    heard = []
 
-    def listen(frame: FrameType, event: str, _argument: object) -> None:
+    def listen(_frame: FrameType, event: str, _argument: object) -> None:
         heard.append(event)
 
     sys.settrace(listen)
