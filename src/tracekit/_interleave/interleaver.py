@@ -68,6 +68,10 @@ class Host:
         """Tell how many calls of a module have begun."""
         return 0
 
+    def calls_by_path(self) -> dict[str, int]:
+        """Give `calls` of all modules that have been asked for."""
+        return {}
+
     def count(self, key: Key) -> int:
         """Tell how many visits of a site the model has left behind, as far as is known."""
         return 0
@@ -235,12 +239,18 @@ class Interleaver:
             self._unpark(worker, worker.pending)
         outer = self.current
         self.current = worker
+        refusals = 0
         before = self.host.enter(worker)
         try:
             while True:
                 request = worker.send(answer)
                 if request is None:
                     break
+                if worker.aborted:
+                    refusals += 1
+                    if refusals > _ABORTS_BEFORE_CLOSE:
+                        worker.close()
+                        break
                 answer = self._accept(worker, request)
                 if answer is WAIT:
                     worker.pending = request
@@ -309,7 +319,7 @@ class Interleaver:
         if isinstance(request, Read):
             return self._answer_site(worker, request)
         if isinstance(request, NextStep):
-            return self._answer_step(worker, request.loop)
+            return self._answer_step(request.loop)
         if isinstance(request, AwaitName):
             if flow.blocker(self.workers, worker, request.name) is not None:
                 return WAIT
@@ -407,40 +417,45 @@ class Interleaver:
         return clock
 
     def _accept_step(self, worker: Worker, loop: Loop) -> object:
-        if loop.index is None:
+        clock = loop.clock
+        if loop.index is None and loop not in worker.loops:
+            if worker.loops and clock is not None:
+                loop.base = worker.loops[-1].marks.get(clock.path, 0)
             worker.loops.append(loop)
         loop.wanted = next(loop.steps, None)
         if loop.wanted is None:
             return self._end_loop(worker, loop)
         if self.over:
             return self._outrun(worker, loop)
-        clock = loop.clock
-        if clock is not None and clock.index > loop.wanted:
+        if clock is not None and clock.index > loop.wanted + loop.base:
             wanted = loop.wanted
             self._end_loop(worker, loop)
             return Raised(
                 OutOfOrderError(
                     f"step {wanted} is already past",
                     where=worker.where(),
-                    seen=f"the run is in step {clock.index}",
+                    seen=f"the run is in step {clock.index - loop.base}",
                     why="a block runs once, in step with the model; steps come in ascending order",
                     fix="start the loop before the block asks for values of later steps",
                 )
             )
-        return self._answer_step(worker, loop)
+        return self._answer_step(loop)
 
-    def _answer_step(self, worker: Worker, loop: Loop) -> object:
+    def _answer_step(self, loop: Loop) -> object:
         wanted = loop.wanted
         assert wanted is not None
         if loop.clock is not None:
-            if loop.clock.index != wanted:
+            if loop.clock.index != wanted + loop.base:
                 return WAIT
         elif (loop.paths or not loop.bounded) and loop.taken:
+            # Each site counts its own visits: a further call of a module that the loop has
+            # asked for tells that there is a further step.
             calls = self.host.calls
             if not any(calls(path) > wanted for path in loop.paths):
                 self.watched |= loop.paths
                 return WAIT
         loop.index = wanted
+        loop.marks = self.host.calls_by_path()
         loop.taken += 1
         return wanted
 
@@ -468,17 +483,25 @@ class Interleaver:
         return self._end_loop(worker, loop)
 
     def _end_step(self, clock: Clock) -> None:
-        """The step of *clock* is over: what still waits for a site in it will not get it."""
+        """The step of *clock* is over: what still waits for something in it will not get it."""
         if clock.index < 0:
             return
         for worker in self.workers:
-            while (
-                isinstance(worker.pending, Read)
-                and worker.loops
-                and worker.loops[-1].clock is clock
-                and not self.failure
-            ):
-                self._run(worker, Raised(self._too_late(worker, worker.pending)))
+            while not self.ended and (answer := self._answer_at_end(worker, clock)) is not WAIT:
+                self._run(worker, answer)
+
+    def _answer_at_end(self, worker: Worker, clock: Clock) -> object:
+        """What a body that is in a step of *clock* is told at the step's end."""
+        request = worker.pending
+        loops = worker.loops
+        depth = next((at for at, loop in enumerate(loops) if loop.clock is clock), None)
+        if depth is None or loops[depth].index is None:
+            return WAIT
+        if isinstance(request, Read):
+            return Raised(self._too_late(worker, request))
+        if isinstance(request, NextStep) and request.loop in loops[depth + 1 :]:
+            return self._outrun(worker, request.loop)
+        return WAIT
 
     def visited(self) -> list[Site]:
         """List the sites that the model has come to, oldest first."""
@@ -561,14 +584,9 @@ class Interleaver:
     def _unwind(self) -> None:
         """Unwind what is suspended; `finally` blocks run, and requests in them raise."""
         for worker in self.workers:
-            for _ in range(_ABORTS_BEFORE_CLOSE):
-                if worker.pending is None:
-                    break
+            if worker.pending is not None:
                 worker.aborted = True
                 self._run(worker, Raised(Abort()))
-            if worker.generator is not None and worker.started:
-                worker.generator.close()
-                worker.generator = None
 
     # Messages.
 

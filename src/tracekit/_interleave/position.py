@@ -32,19 +32,46 @@ class Loop:
         index: The step that the body is in; `None` before the first.
         bounded: The loop says how many steps it wants.
         paths: Modules asked for so far, whose calls tell that there is a further step.
+        base: What the loop's numbers are counted from: calls of the clock's module before the
+            outer loop's step began.
+        marks: Calls of each module when the present step began.
         wanted: The step that was asked for last.
+        taken: How many steps it had.
+        single: It is no loop, but one move to a later step, which holds from there on.
         ended: The steps are over, or the loop was left.
     """
 
-    __slots__ = ("bounded", "clock", "ended", "index", "paths", "steps", "taken", "wanted")
+    __slots__ = (
+        "base",
+        "bounded",
+        "clock",
+        "ended",
+        "index",
+        "marks",
+        "paths",
+        "single",
+        "steps",
+        "taken",
+        "wanted",
+    )
 
-    def __init__(self, steps: Iterator[int], *, clock: Clock | None, bounded: bool) -> None:
+    def __init__(
+        self,
+        steps: Iterator[int],
+        *,
+        clock: Clock | None,
+        bounded: bool,
+        single: bool = False,
+    ) -> None:
+        self.single = single
         self.clock = clock
         self.steps = steps
         self.bounded = bounded
         self.index: int | None = None
         self.paths: set[str] = set()
         self.wanted: int | None = None
+        self.base = 0
+        self.marks: dict[str, int] = {}
         self.taken = 0
         self.ended = False
 

@@ -112,6 +112,17 @@ class Worker:
         self.generator = None
         return None
 
+    def close(self) -> None:
+        """Give up on a body that answers each error with another request."""
+        generator, self.generator = self.generator, None
+        assert generator is not None
+        try:
+            generator.close()
+        except BaseException as error:  # noqa: BLE001 - handed on by the interleaver
+            traceback = error.__traceback__
+            self.error = error.with_traceback(traceback and traceback.tb_next)
+            del traceback
+
     def position(self) -> tuple[str, int]:
         """Find the user's line at which the body is suspended.
 

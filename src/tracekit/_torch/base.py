@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,6 +22,8 @@ class Traceable(Node):
         module: Any module.
         rename: Further names for modules: `{path, pattern or class: name or names}`.
     """
+
+    tracer_class: ClassVar[type[InterleavingTracer]] = InterleavingTracer
 
     def __init__(
         self, module: nn.Module, *, rename: dict[Any, str | list[str]] | None = None
@@ -69,7 +71,7 @@ class Traceable(Node):
         Returns:
             The tracer, or what the call returned.
         """
-        cls = InterleavingTracer if tracer_cls is None else tracer_cls
+        cls = self.tracer_class if tracer_cls is None else tracer_cls
         tracer = cls(fn, self, *args, backend=backend, **kwargs)
         return tracer if trace else tracer.call()
 

@@ -12,6 +12,7 @@ from .._interleave.interleaver import EndRun, Host, Interleaver, Standing
 from .._interleave.site import Site, spell
 from ..errors import NeverRanError
 from . import hooks
+from .modes import Modes, enter_block, leave_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,7 @@ class Run(Host):
         self.began = False
         self.outer: Run | None = None
         self.frame: FrameType | None = None
+        self.modes: Modes
 
     def execute(
         self,
@@ -108,6 +110,7 @@ class Run(Host):
         self.frame = sys._getframe()
         hooks.begin(self)
         try:
+            self.modes = Modes()
             interleaver.add(worker)
             interleaver.start(worker, value)
             if not interleaver.ended:
@@ -131,6 +134,10 @@ class Run(Host):
                     problem = error = None
             return result if last is None else last.value
         finally:
+            for body in interleaver.workers:
+                # A mode that a block leaves set is set after the `with` too, as inline.
+                if body.modes is not None and body.modes is not self.modes:
+                    body.modes.set(Modes())
             self.frame = None
             hooks.end(self)
             error = None
@@ -155,17 +162,23 @@ class Run(Host):
 
     # Host.
 
-    def enter(self, worker: Worker) -> bool:
+    def enter(self, worker: Worker) -> tuple[bool, Modes]:
         before = self.forwarding
         self.forwarding = False
-        return before
+        if worker.modes is None:
+            worker.modes = self.modes
+        return before, enter_block(worker.modes)
 
-    def leave(self, worker: Worker, before: bool) -> None:
-        self.forwarding = before
+    def leave(self, worker: Worker, before: tuple[bool, Modes]) -> None:
+        self.forwarding, model = before
+        worker.modes = leave_block(worker.modes, model)
 
     def calls(self, path: str) -> int:
         spot = self.paths.get(path)
         return 0 if spot is None else spot.visits
+
+    def calls_by_path(self) -> dict[str, int]:
+        return {path: spot.visits for path, spot in self.paths.items()}
 
     def count(self, key: Key) -> int:
         spot = self.paths.get(key[0])

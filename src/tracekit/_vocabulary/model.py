@@ -2,8 +2,56 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Self
+
+from .._protocol import suspending
 from .._torch.base import Traceable
+from .._torch.tracers import InterleavingTracer
 from .._torch.tree import Node
+from .steps import StepLoop, Steps, _go_on, go_on
+
+if TYPE_CHECKING:
+    from .._torch.run import Run
+
+
+class ModelTracer(InterleavingTracer):
+    """Runs a block in step with one call of a model; what `model.trace(...)` gives."""
+
+    @property
+    def iter(self) -> Steps:
+        """The run's steps: `for step in tracer.iter[2:]`.
+
+        Where the traced call calls the model several times, as generation does, step n is its
+        n-th call; elsewhere step n is visit n of whatever the loop's body asks for.
+        """
+        return Steps(self)
+
+    def all(self) -> StepLoop:
+        """All steps; the same as `iter[:]`."""
+        return self.iter[:]
+
+    def next(self, steps: int = 1) -> Self:
+        """Make what is asked for from here on a matter of a later step.
+
+        Args:
+            steps: How many steps further.
+
+        Returns:
+            The tracer.
+        """
+        go_on(self, steps)
+        return self
+
+    def _step_path(self, run: Run) -> str | None:
+        """The module whose calls are the steps; `None`: each site counts its own visits."""
+        model = self.model
+        assert model is not None
+        return model._path if run.once is None else None
+
+
+@suspending(ModelTracer.next)
+def _tracer_next(self: ModelTracer, steps: int = 1) -> Any:
+    return (yield from _go_on(self, steps))
 
 
 class Model(Traceable):
@@ -11,6 +59,10 @@ class Model(Traceable):
 
     Wrapping changes nothing: no hook is installed, and a call of the wrapper is a call of the
     module.
+
+    Args:
+        module: Any module.
+        rename: Further names for modules: `{path, pattern or class: name or names}`.
 
     Example:
         >>> import torch
@@ -21,6 +73,37 @@ class Model(Traceable):
         torch.Size([1, 2])
     """
 
+    tracer_class = ModelTracer
+
     @classmethod
     def _child_class(cls) -> type[Node]:
         return Model
+
+    @property
+    def iter(self) -> Steps:
+        """This module's calls as steps: `for call in model.cell.iter[:]`."""
+        return Steps(self)
+
+    def all(self) -> StepLoop:
+        """All calls of this module; the same as `iter[:]`."""
+        return self.iter[:]
+
+    def next(self, steps: int = 1) -> Self:
+        """Make what is asked for from here on a matter of a later call of this module.
+
+        Args:
+            steps: How many calls further.
+
+        Returns:
+            This node.
+        """
+        go_on(self, steps)
+        return self
+
+    def _step_path(self, _run: Run) -> str:
+        return self._path
+
+
+@suspending(Model.next)
+def _model_next(self: Model, steps: int = 1) -> Any:
+    return (yield from _go_on(self, steps))

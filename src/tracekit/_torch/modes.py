@@ -1,0 +1,220 @@
+"""The modes of a block and those of the model, exchanged at each switch between the two.
+
+A block starts under the modes of its `with` line. When it suspends, the modes it has are kept and
+the model's are set; when it resumes, the other way round. They are *set*, not nested: blocks
+interleave, so the order in which modes are entered and left is not that of a stack.
+
+What counts as a mode: grad mode, inference mode, autocast, the default device, torch function and
+dispatch modes, context variables. All else that is process-wide stays as the block left it.
+
+A block that changes no mode pays for one comparison of a handful of numbers a switch.
+
+Things that don't work:
+
+- Leaving inference mode by hand: it has no setter, only a guard that puts back, when it ends, what
+  was there when it began. Both are absolute, so the guard that takes the model out of a block's
+  inference mode is ended at the moment the block resumes, whatever happened in between.
+- Unsetting a context variable that a block has set: only the token of that `set` can. The model
+  then sees the variable's default where it has one, and the block's value where it has none.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, Final
+
+import torch
+from torch.utils import _device as torch_device
+from torch.utils import _python_dispatch as dispatch
+
+_c: Final[Any] = torch._C
+_is_grad_enabled = torch.is_grad_enabled
+_is_inference = torch.is_inference_mode_enabled
+_any_autocast = _c._is_any_autocast_enabled
+_len_function = _c._len_torch_function_stack
+_len_dispatch = _c._len_torch_dispatch_stack
+_AUTOCAST_DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
+
+
+class Modes:
+    """The modes at one moment.
+
+    Attributes:
+        grad: Gradients are recorded.
+        inference: Inference mode is on.
+        autocast: Per device whether autocast is on, and its dtype; `None` if it is on nowhere.
+        functions: Torch function modes, outermost first; a default device is one of them.
+        dispatches: Torch dispatch modes, outermost first.
+        device: The default device.
+        context: The context variables.
+        guard: Ends an inference mode that was begun in the place of the one kept here.
+    """
+
+    __slots__ = (
+        "autocast",
+        "context",
+        "device",
+        "dispatches",
+        "functions",
+        "grad",
+        "guard",
+        "inference",
+    )
+
+    def __init__(self) -> None:
+        self.grad = _is_grad_enabled()
+        self.inference = _is_inference()
+        self.autocast = _autocast() if _any_autocast() else None
+        self.functions = _functions()
+        self.dispatches = _dispatches()
+        self.device = torch_device.CURRENT_DEVICE
+        self.context: Context = copy_context()
+        self.guard: Any = None
+
+    def hold(self) -> bool:
+        """Tell whether these are the modes that are set now."""
+        functions, dispatches = self.functions, self.dispatches
+        return (
+            self.guard is None
+            and _is_grad_enabled() is self.grad
+            and _is_inference() is self.inference
+            and (_autocast() if _any_autocast() else None) == self.autocast
+            and _len_function() == len(functions)
+            and (not functions or _same(_functions(), functions))
+            and _len_dispatch() == len(dispatches)
+            and (not dispatches or _same(_dispatches(), dispatches))
+            and copy_context() == self.context
+        )
+
+    def set(self, now: Modes) -> None:
+        """Set these modes.
+
+        Args:
+            now: Those that are set at this moment; keeps what is needed to come back to them.
+        """
+        if self.guard is not None:
+            # Puts back grad and inference mode as they were when these modes were left.
+            guard, self.guard = self.guard, None
+            guard.__exit__(None, None, None)
+        if _is_inference() is not self.inference:
+            now.guard = _c._InferenceMode(self.inference)
+            now.guard.__enter__()
+        if _is_grad_enabled() is not self.grad:
+            _c._set_grad_enabled(self.grad)
+        if now.autocast != self.autocast:
+            _set_autocast(self.autocast or _AUTOCAST_OFF)
+        if not _same(now.functions, self.functions):
+            for _ in now.functions:
+                _c._pop_torch_function_stack()
+            for mode in self.functions:
+                _c._push_on_torch_function_stack(mode)
+        torch_device.CURRENT_DEVICE = self.device
+        if not _same(now.dispatches, self.dispatches):
+            for _ in now.dispatches:
+                dispatch._pop_mode()
+            for mode in self.dispatches:
+                dispatch._push_mode(mode)
+        if now.context != self.context:
+            _set_context(self.context, now.context)
+            self.context = copy_context()
+
+
+def _functions() -> list[Any]:
+    return [_c._get_function_stack_at(i) for i in range(_len_function())]
+
+
+def _dispatches() -> list[Any]:
+    return dispatch._get_current_dispatch_mode_stack() if _len_dispatch() else []
+
+
+def _same(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+
+
+Autocast = tuple[bool, tuple[tuple[str, bool, torch.dtype], ...]]
+
+
+def _autocast() -> Autocast:
+    states = []
+    for device in _AUTOCAST_DEVICES:
+        try:
+            states.append(
+                (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+            )
+        except RuntimeError:
+            # This build of torch does not know the device.
+            continue
+    return torch.is_autocast_cache_enabled(), tuple(states)
+
+
+_AUTOCAST_OFF: Final[Autocast] = (
+    torch.is_autocast_cache_enabled(),
+    tuple((device, False, dtype) for device, _, dtype in _autocast()[1]),
+)
+
+
+def _set_autocast(state: Autocast) -> None:
+    cache, devices = state
+    for device, enabled, dtype in devices:
+        torch.set_autocast_enabled(device, enabled)
+        torch.set_autocast_dtype(device, dtype)
+    torch.set_autocast_cache_enabled(cache)
+    # Casts that were made in the other mode must not be used in this one.
+    torch.clear_autocast_cache()
+
+
+_EMPTY: Final = Context()
+
+
+def _set_context(wanted: Context, now: Context) -> None:
+    """Make the context variables of the current context those of *wanted*.
+
+    By differences, in the one current context: what is set there stays set.
+    """
+    for variable, value in wanted.items():
+        if variable not in now or now[variable] is not value:
+            variable.set(value)
+    for variable in now:
+        if variable not in wanted:
+            _set_default(variable)
+
+
+def _set_default(variable: ContextVar[Any]) -> None:
+    try:
+        default = _EMPTY.copy().run(variable.get)
+    except LookupError:
+        return
+    variable.set(default)
+
+
+def enter_block(kept: Modes) -> Modes:
+    """A block resumes: set its modes.
+
+    Args:
+        kept: The modes with which it suspended.
+
+    Returns:
+        The model's modes, for `leave_block`; *kept* itself if they are the same.
+    """
+    if kept.hold():
+        return kept
+    now = Modes()
+    kept.set(now)
+    return now
+
+
+def leave_block(kept: Modes, model: Modes) -> Modes:
+    """A block has suspended or ended: set the model's modes again.
+
+    Args:
+        kept: The modes with which it had resumed.
+        model: What `enter_block` gave.
+
+    Returns:
+        The block's modes, to be kept until it resumes.
+    """
+    if kept is model and kept.hold():
+        return kept
+    now = Modes()
+    model.set(now)
+    return now
