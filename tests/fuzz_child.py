@@ -87,28 +87,37 @@ def _without(tree: ast.Module, number: int) -> str | None:
     return None
 
 
-def shrink(text: str) -> str:
-    """Leave out statements, one at a time, as long as something still differs."""
+def kind_of(found: str) -> str:
+    """The first word of what differs: shrinking must not wander to another mistake."""
+    lines = found.splitlines()
+    return lines[1].split()[0] if len(lines) > 1 else lines[0].split()[0]
+
+
+def shrink(text: str, found: str) -> str:
+    """Leave out statements, one at a time, as long as the same thing differs.
+
+    Returns:
+        The program, without the prelude that all grown programs have.
+    """
+    rest = ast.unparse(ast.parse(text.removeprefix(strategies.PRELUDE)))
+    if (now := difference(strategies.PRELUDE + rest)) is None or kind_of(now) != kind_of(found):
+        return text.removeprefix(strategies.PRELUDE)
     tries = 0
     number = 0
-    text = ast.unparse(ast.parse(text))
-    if difference(text) is None:
-        return text
-    while tries < SHRINK_TRIES:
-        smaller = _without(ast.parse(text), number)
-        if smaller is None:
-            break
+    while tries < SHRINK_TRIES and (smaller := _without(ast.parse(rest), number)) is not None:
         tries += 1
+        program = strategies.PRELUDE + smaller
         if (
             "trace()" in smaller
-            and strategies.compiles(smaller)
-            and runs_inline(smaller)
-            and difference(smaller) is not None
+            and strategies.compiles(program)
+            and runs_inline(program)
+            and (now := difference(program)) is not None
+            and kind_of(now) == kind_of(found)
         ):
-            text = smaller
+            rest = smaller
         else:
             number += 1
-    return text
+    return rest
 
 
 def main(kind: str, start: str, count: str, asks: str = "0") -> None:
@@ -125,8 +134,11 @@ def main(kind: str, start: str, count: str, asks: str = "0") -> None:
             continue
         print(seed, file=sys.stderr, flush=True)
         if (found := difference(text)) is not None:
-            small = shrink(text) if len(failures) < 5 else text
-            failures.append({"seed": seed, "found": found, "program": small})
+            known = [kind_of(failure["found"]) for failure in failures]
+            # The first few of each kind are worth the time.
+            if known.count(kind_of(found)) < 2:
+                text = shrink(text, found)
+            failures.append({"seed": seed, "found": found, "program": text})
     print(json.dumps({"failures": failures, "refused": REFUSED, "left_out": left_out}))
 
 
