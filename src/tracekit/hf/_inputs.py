@@ -38,6 +38,9 @@ _ALONG_TOKENS: Final = (
 )
 """Fields with one row per prompt and one column per token."""
 
+_CACHES: Final = ("cache", "past_key_values", "cache_params")
+"""What a forward calls its cache: the first from transformers 5.24 on."""
+
 _OF_THE_DECODER: Final = ("labels", "decoder_input_ids", "decoder_attention_mask")
 """The columns of these are the decoder's in an encoder-decoder model."""
 
@@ -435,6 +438,15 @@ class Reader:
         else:
             fields = self._join_fields([dict(prompt.fields) for prompt in prompts])
             features = self._join_features(prompts)
+            for prompt in prompts:
+                if given_cache(prompt.options) is not None:
+                    raise MixedInputsError(
+                        "a cache is given in one of several invokes",
+                        why="all rows of a batch go through one call, with one cache",
+                        fix="trace this prompt alone, or give all rows that the cache holds",
+                    )
+        if not generating and (cache := given_cache(first.options)) is not None:
+            _lengthen_mask(fields, cached_columns(cache))
         if not generating and self.pads_left and not self._own_positions(features):
             self._add_positions(fields)
         return {**fields, **features, **_merge_options(prompts)}
@@ -541,7 +553,42 @@ class Reader:
             return
         if bool((mask[:, 1:] > mask[:, :-1]).any()):
             # Learned positions, as in GPT-2, are otherwise counted from the first column.
-            fields["position_ids"] = positions_of(mask)
+            lead = fields.get("input_ids", fields.get("inputs_embeds"))
+            width = mask.shape[1] if lead is None else lead.shape[1]
+            fields["position_ids"] = positions_of(mask)[:, mask.shape[1] - width :]
+
+
+def given_cache(options: Mapping[str, Any]) -> Any:
+    """Give the KV cache among the options of a call, if there is one; its name has changed.
+
+    Args:
+        options: Keyword arguments of a forward or of `generate`.
+    """
+    return next((options[key] for key in _CACHES if options.get(key) is not None), None)
+
+
+def cached_columns(cache: Any) -> int:
+    """Say how many columns a cache holds.
+
+    Args:
+        cache: Of transformers; a recurrent state has no columns.
+    """
+    length = getattr(cache, "get_seq_length", None)
+    return 0 if length is None else int(length())
+
+
+def _lengthen_mask(fields: dict[str, Tensor], past: int) -> None:
+    """Let a mask that covers the new tokens cover those of the cache, too."""
+    mask = fields.get("attention_mask")
+    lead = fields.get("input_ids", fields.get("inputs_embeds"))
+    if mask is None or lead is None or past == 0 or mask.shape[1] != lead.shape[1]:
+        return
+    if bool(mask.all()):
+        # As transformers assumes without one.
+        del fields["attention_mask"]
+    else:
+        before = mask.new_ones(mask.shape[0], past)
+        fields["attention_mask"] = torch.cat([before, mask], 1)
 
 
 def positions_of(mask: Tensor) -> Tensor:

@@ -453,6 +453,26 @@ def current_device(module: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
+def offloaded(module: nn.Module, name: str) -> torch.Tensor | None:
+    """Give the values of a parameter that accelerate keeps elsewhere while its module rests.
+
+    Args:
+        module: The module that owns the parameter.
+        name: The parameter's name in the module.
+
+    Returns:
+        The tensor that the next forward will use, on the CPU; from a disk it is a copy. `None`
+        when accelerate does not keep it.
+    """
+    hook = getattr(module, "_hf_hook", None)
+    for one in getattr(hook, "hooks", (hook,)):
+        weights = getattr(one, "weights_map", None)
+        if weights is not None and name in set(weights):
+            found: torch.Tensor = weights[name]
+            return found
+    return None
+
+
 def load_tokenizer(name: str, **options: Any) -> Any:
     """Load the tokenizer that belongs to a checkpoint.
 

@@ -4,12 +4,17 @@ In a batch a row's first token stands wherever its padding ends; in a later step
 the model sees one position, which is column 0 of what a block reads and yet the row's twelfth
 token. `Tokens` numbers the columns of the forward that runs now: `numbers[row, column]` is the
 number of that token in its own row, from 0, and -1 at pads. All else follows from that.
+
+Which columns a step has follows from the step's number alone: the prompt, in one piece or in the
+chunks that were asked for, then one column a step, or all of them again where there is no cache.
+So nothing of a run is observed, and a run that nobody asks pays nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,138 +24,135 @@ from tracekit.errors import PromptError
 PAD: Final = -1
 """The number of a column that holds no token of its row."""
 
-_CACHES: Final = ("cache", "past_key_values", "cache_params", "past_key_value")
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Which columns of the whole sequence each step of a run sees.
+
+    Args:
+        start: Columns that a given cache already holds.
+        width: Columns of the prompt, those of the cache included.
+        chunk: The prompt is read in pieces of this many columns; `None`: in one.
+        cached: Later steps see one new column each; else they see all columns again.
+    """
+
+    start: int
+    width: int
+    chunk: int | None = None
+    cached: bool = True
+
+    def columns(self, step: int) -> tuple[int, int]:
+        """Give the columns of a step, half-open.
+
+        Args:
+            step: From 0.
+        """
+        if not self.cached:
+            return 0, self.width + step
+        pieces = 1
+        if self.chunk is not None:
+            pieces = max(1, -(-(self.width - self.start) // self.chunk))
+        if step < pieces:
+            begin = self.start + step * (self.chunk or 0)
+            return begin, self.width if step == pieces - 1 else begin + (self.chunk or 0)
+        return self.width + step - pieces, self.width + step - pieces + 1
 
 
 class Tokens:
     """The tokens of one run, row by row, without pads.
 
     Args:
-        ids: Shape (rows, seq). `None` when the run was given embeddings or features.
-        mask: Shape (rows, seq), 1 at tokens and 0 at pads; `None` when all columns are tokens.
-        shape: `(rows, seq)`, for a run without ids.
+        ids: The prompts, shape (rows, seq). `None` when the run was given embeddings or features.
+        mask: Shape (rows, seq), 1 at tokens and 0 at pads.
+        schedule: Which columns each step sees.
+        step: Gives the number of the forward that runs now; negative before the first.
         decode: Gives the text of one token id; `None` when the model has no tokenizer.
         ends: Ids that end a row of a generation.
-        reorders: Rows change places between steps, as beams do; then only the prompt is known.
+        copies: Rows that follow one another for each prompt: beams, several returned sequences.
+        reorders: These rows change places between steps, as beams do.
     """
 
     def __init__(
         self,
         ids: Tensor | None,
-        mask: Tensor | None,
+        mask: Tensor,
         *,
-        shape: tuple[int, int] | None = None,
+        schedule: Schedule,
+        step: Callable[[], int] = lambda: 0,
         decode: Callable[[int], str] | None = None,
         ends: Sequence[int] = (),
+        copies: int = 1,
         reorders: bool = False,
     ) -> None:
-        if ids is None and shape is None:
-            raise PromptError(
-                "this run has no tokens to count",
-                why="it was given neither token ids nor embeddings",
-            )
-        rows, seq = shape if ids is None or shape is not None else ids.shape  # type: ignore[misc]
-        if mask is None or mask.dim() != 2:  # noqa: PLR2004
-            mask = torch.ones(rows, seq, dtype=torch.long)
-        self._mask = mask.detach().to("cpu", torch.bool)
-        self._ids = None if ids is None else ids.detach().to("cpu")
+        mask = mask.detach().to("cpu", torch.bool)
+        if mask.shape[1] < schedule.width:
+            # The columns of a given cache, of which only the number is known.
+            before = torch.ones(len(mask), schedule.width - mask.shape[1], dtype=torch.bool)
+            mask = torch.cat([before, mask], 1)
+        self._mask = mask.repeat_interleave(copies, 0)
+        self._ids = None if ids is None else ids.detach().to("cpu").repeat_interleave(copies, 0)
+        self._schedule = schedule
+        self._step = step
         self._decode = decode
         self._ends = frozenset(ends)
         self._reorders = reorders
-        self._lengths = self._mask.sum(1)
-        self._seen = 0
-        self._steps: list[Tensor] = []
-        self._rows: slice | None = None
-        self._root = self
-        self._begin(0, seq)
+        self._answers: Tensor | None = None
+        self._over = False
 
-    # What the run says.
-
-    def _begin(self, start: int, stop: int) -> None:
-        """Let the columns of the forward that runs now be *start* to *stop* of the whole."""
-        missing = stop - self._mask.shape[1]
-        if missing > 0:
-            more = torch.ones(self._mask.shape[0], missing, dtype=torch.bool)
-            self._mask = torch.cat([self._mask, more], 1)
-        numbers = self._mask.long().cumsum(1) - 1
-        numbers[~self._mask] = PAD
-        self._numbers = numbers[:, start:stop]
-        self._seen = max(self._seen, stop)
-        self._steps.append(self._numbers)
-
-    def observe(self, kwargs: Mapping[str, Any], *, first: bool) -> None:
-        """Take note of a forward that is about to run.
+    def finish(self, result: object) -> None:
+        """Take note of what a generation returned.
 
         Args:
-            kwargs: The keyword arguments of the model's forward.
-            first: It is the first forward of the run.
+            result: Ids of prompts and answers, shape (rows, seq), or an output that holds them as
+                `sequences`.
         """
-        ids = kwargs.get("input_ids")
-        if ids is None:
-            ids = kwargs.get("decoder_input_ids")
-        given = ids if ids is not None else kwargs.get("inputs_embeds")
-        if not isinstance(given, Tensor):
-            return
-        width = int(given.shape[1])
-        past = 0 if first else self._past(kwargs)
-        factor = given.shape[0] // max(self._mask.shape[0], 1)
-        if factor > 1:
-            # Beams and several returned sequences: each row's copies follow one another.
-            self._mask = self._mask.repeat_interleave(factor, 0)
-            self._lengths = self._lengths.repeat_interleave(factor, 0)
-            if self._ids is not None:
-                self._ids = self._ids.repeat_interleave(factor, 0)
-        if first:
-            self._steps.clear()
-        self._begin(past, past + width)
-        if self._ids is not None and ids is not None and not self._reorders:
-            known = self._ids.shape[1]
-            if past <= known < past + width:
-                self._ids = torch.cat([self._ids[:, :past], ids.detach().to("cpu")], 1)
-
-    def _past(self, kwargs: Mapping[str, Any]) -> int:
-        """Say how many columns lie before this forward's first."""
-        cache = next((kwargs[key] for key in _CACHES if kwargs.get(key) is not None), None)
-        if cache is None:
-            return 0
-        length = getattr(cache, "get_seq_length", None)
-        if length is None:
-            return self._seen
-        try:
-            return int(length())
-        except (NotImplementedError, TypeError, ValueError, IndexError):
-            # The state of a recurrent model has no length.
-            return self._seen
-
-    # What a person asks.
+        self._step = lambda: 0
+        self._over = True
+        sequences = getattr(result, "sequences", result)
+        if isinstance(sequences, Tensor) and sequences.dim() == 2 and not self._reorders:  # noqa: PLR2004
+            width = 0 if self._ids is None else self._ids.shape[1]
+            self._answers = sequences.detach().to("cpu")[:, width:]
 
     def rows(self, rows: slice) -> Tokens:
-        """Give the tokens of some rows, such as one invoke's; it follows the run, too.
+        """Give the tokens of some rows, such as one invoke's.
 
         Args:
             rows: Half-open, counted in rows of the batch.
         """
-        part: Tokens = object.__new__(type(self))
-        part._root = self._root  # noqa: SLF001
-        part._rows = rows  # noqa: SLF001
+        part: Tokens = object.__new__(Tokens)
+        part.__dict__.update(self.__dict__)
+        part._mask = self._mask[rows]
+        part._ids = None if self._ids is None else self._ids[rows]
+        part._answers = None if self._answers is None else self._answers[rows]
         return part
 
-    def _cut(self, value: Tensor) -> Tensor:
-        return value if self._rows is None else value[self._rows]
+    # Counting.
+
+    def _count(self, step: int) -> Tensor:
+        """Number the columns of a step. Shape (rows, seq of the step)."""
+        start, stop = self._schedule.columns(step)
+        mask = self._mask
+        missing = stop - mask.shape[1]
+        if missing > 0:
+            more = torch.ones(len(mask), missing, dtype=torch.bool)
+            mask = torch.cat([mask, more], 1)
+        numbers = mask.long().cumsum(1) - 1
+        numbers[~mask] = PAD
+        return numbers[:, start:stop]
 
     @property
     def numbers(self) -> Tensor:
         """Each column's number in its own row's tokens, in the forward that runs now.
 
         Shape (rows, seq), int64, on the CPU; -1 at pads. In a later step of a generation seq is 1
-        and the numbers go on from the prompt's.
+        and the numbers go on from the prompt's. Before and after a run: those of the first step.
         """
-        return self._cut(self._root._numbers)  # noqa: SLF001
+        return self._count(max(self._step(), 0))
 
     @property
     def lengths(self) -> Tensor:
-        """How many tokens each row's prompt has. Shape (rows,), int64."""
-        return self._cut(self._root._lengths)  # noqa: SLF001
+        """How many tokens each row's prompt has. Shape (rows,), int64, on the CPU."""
+        return self._mask.sum(1)
 
     @property
     def prompt(self) -> Tensor:
@@ -163,7 +165,9 @@ class Tokens:
         """True at the columns of the forward that runs now which were generated. (rows, seq)."""
         return self.numbers >= self.lengths[:, None]
 
-    def where(self, which: int | str | Sequence[int], row: int | None = None) -> tuple[Tensor, Tensor]:
+    def where(
+        self, which: int | str | Sequence[int], row: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Find tokens in the forward that runs now.
 
         `hidden[tokens.where(7)] += v` edits each row's token 7, and nothing in a step in which no
@@ -177,17 +181,19 @@ class Tokens:
         Returns:
             Rows and columns, to index a value of shape (rows, seq, ...) with. Both of shape
             (found,), int64.
+
+        Raises:
+            PromptError: `bad-prompt`. No row has a token of this text.
         """
-        numbers = self.numbers
+        numbers, lengths = self.numbers, self.lengths
         found = torch.zeros_like(numbers, dtype=torch.bool)
         if isinstance(which, str):
-            for index, numbers_of_text in enumerate(self._find(which)):
-                for number in numbers_of_text:
+            for index, named in enumerate(self._named(which)):
+                for number in named:
                     found[index] |= numbers[index] == number
         else:
-            wanted = [which] if isinstance(which, int) else list(which)
-            for number in wanted:
-                target = self.lengths + number if number < 0 else torch.full_like(self.lengths, number)
+            for number in [which] if isinstance(which, int) else which:
+                target = lengths + number if number < 0 else torch.full_like(lengths, number)
                 found |= (numbers == target[:, None]) & (numbers != PAD)
         if row is not None:
             others = torch.ones(len(found), dtype=torch.bool)
@@ -196,7 +202,7 @@ class Tokens:
         rows, columns = found.nonzero(as_tuple=True)
         return rows, columns
 
-    def _find(self, text: str) -> list[list[int]]:
+    def _named(self, text: str) -> list[list[int]]:
         rows = list(self)
         found = [
             [number for number, token in enumerate(row) if token.strip() == text.strip()]
@@ -209,34 +215,49 @@ class Tokens:
             )
         return found
 
+    # Reading.
+
     @property
     def ids(self) -> list[list[int]]:
-        """The ids of each row, pads left out; a generation's answer as far as it was read."""
-        root = self._root
-        if root._ids is None:  # noqa: SLF001
+        """The ids of each row, pads left out; after a generation also those of the answer.
+
+        Raises:
+            PromptError: `bad-prompt`. The run was given embeddings.
+        """
+        if self._ids is None:
             raise PromptError(
-                "this run was given embeddings, which have no token ids",
-                fix="tokens.numbers counts them all the same",
+                "this run was given no token ids",
+                fix="tokens.numbers counts its columns all the same",
             )
-        ids, mask = self._cut(root._ids), self._cut(root._mask)  # noqa: SLF001
-        width = ids.shape[1]
-        return [row[keep[:width]].tolist() for row, keep in zip(ids, mask, strict=True)]
+        mask = self._mask[:, self._mask.shape[1] - self._ids.shape[1] :]
+        prompts = [row[keep].tolist() for row, keep in zip(self._ids, mask, strict=True)]
+        if self._answers is None:
+            return prompts
+        return [
+            prompt + self._until_end(answer.tolist())
+            for prompt, answer in zip(prompts, self._answers, strict=True)
+        ]
+
+    def _until_end(self, answer: list[int]) -> list[int]:
+        for index, one in enumerate(answer):
+            if one in self._ends:
+                return answer[: index + 1]
+        return answer
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self._mask)
 
     def __getitem__(self, row: int) -> list[str]:
         """Give the text of each token of a row."""
-        decode = self._root._decode  # noqa: SLF001
-        ids = self.ids[row]
-        return [decode(one) if decode is not None else str(one) for one in ids]
+        decode = self._decode
+        return [decode(one) if decode is not None else str(one) for one in self.ids[row]]
 
     def __iter__(self) -> Iterator[list[str]]:
         return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
-        if self._root._ids is None:  # noqa: SLF001
-            return f"Tokens({self.lengths.tolist()} embedded)"
+        if self._ids is None:
+            return f"<rows of {self.lengths.tolist()} positions without ids>"
         lines = [
             " ".join(f"{number}:{token!r}" for number, token in enumerate(row)) for row in self
         ]
@@ -245,66 +266,49 @@ class Tokens:
     def along(self, steps: Sequence[Tensor], axis: int = 1) -> list[Tensor]:
         """Join the values of a site in each step of a generation along tokens.
 
-        Equivalent to `torch.cat(steps, axis)` for each row, except that pads are left out, and
-        what follows the token that ended the row.
+        Equivalent to `torch.cat(steps, axis)` for each row, except that pads are left out, and,
+        once the generation is over, what follows the token that ended the row.
 
         Args:
-            steps: One value per step, from the first; shape (rows, seq of the step, ...). A chunked
-                prefill has several steps for the prompt.
+            steps: One value per step, from step 0; shape (rows, seq of the step, ...).
             axis: The axis that counts tokens.
 
         Returns:
-            One tensor per row, prompt and answer; its *axis* without the batch is as long as the
-            row has tokens that the model has read. The last token of an answer has no activations:
-            the model never read it.
+            One tensor per row, prompt and answer, of the shape of a step's value without the batch
+            axis; *axis* is as long as the row has tokens that the model has read. The last token
+            of an answer has no values: the model never read it.
 
         Raises:
-            PromptError: `bad-prompt`. More values than steps, or of other widths.
+            PromptError: `bad-prompt`. The values are not those of steps 0, 1, 2 ..., or the run
+                was a beam search.
         """
-        root = self._root
-        if root._reorders:  # noqa: SLF001
+        if self._reorders:
             raise PromptError(
                 "values of a beam search cannot be joined along tokens",
                 why="beams change rows between steps, so a row of one step is another text's",
                 fix="generate greedily or by sampling",
             )
-        numbers = [self._cut(step) for step in root._steps]  # noqa: SLF001
-        if len(steps) > len(numbers):
-            raise PromptError(
-                f"{len(steps)} values for a run of {len(numbers)} steps",
-                fix="one value per step: [layer.output for step in tracer.iter[:]]",
-            )
+        numbers = [self._count(step) for step in range(len(steps))]
+        for step, (value, number) in enumerate(zip(steps, numbers, strict=True)):
+            if value.shape[0] != number.shape[0] or value.shape[axis] != number.shape[1]:
+                raise PromptError(
+                    f"the value of step {step} has shape {tuple(value.shape)}, the step has "
+                    f"{number.shape[0]} rows of {number.shape[1]} tokens",
+                    why="the values of all steps are needed, from step 0",
+                    fix="for another token axis: along(values, axis=2)",
+                )
+        ends = [len(ids) for ids in self.ids] if self._over and self._ids is not None else None
         result: list[Tensor] = []
-        for row, count in enumerate(self._ended()):
+        for row in range(len(self)):
             parts = []
             following = 0
-            for value, number in zip(steps, numbers, strict=False):
-                if value.shape[axis] != number.shape[1]:
-                    raise PromptError(
-                        f"a value with {value.shape[axis]} columns in a step with "
-                        f"{number.shape[1]} tokens",
-                        seen=f"shape {tuple(value.shape)}, axis {axis}",
-                        fix="give the axis that counts tokens: along(values, axis=2)",
-                    )
+            for value, number in zip(steps, numbers, strict=True):
                 # Without a cache each step has all tokens again.
-                keep = (number[row] >= following) & (number[row] < count)
+                keep = number[row] >= following
+                if ends is not None:
+                    keep &= number[row] < ends[row]
                 following = max(following, int(number[row].max()) + 1)
                 columns = keep.nonzero()[:, 0].to(value.device)
                 parts.append(value[row].index_select(axis - 1, columns))
             result.append(torch.cat(parts, axis - 1))
         return result
-
-    def _ended(self) -> list[int]:
-        """Give for each row how many tokens it has, up to and with the one that ended it."""
-        root = self._root
-        if root._ids is None or not root._ends:  # noqa: SLF001
-            total = root._mask.shape[1]  # noqa: SLF001
-            return [total] * len(self)
-        counts = []
-        for ids, length in zip(self.ids, self.lengths.tolist(), strict=True):
-            stop = next(
-                (n + 1 for n, one in enumerate(ids) if n >= length and one in root._ends),  # noqa: SLF001
-                None,
-            )
-            counts.append(stop if stop is not None else root._mask.shape[1])  # noqa: SLF001
-        return counts

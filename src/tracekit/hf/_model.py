@@ -1,0 +1,740 @@
+"""`LanguageModel`: a model of transformers, from a name or a folder to a traced generation.
+
+    LanguageModel("name")  ->  config, skeleton on the meta device: names, shapes, `scan`
+    the first run          ->  weights, by `from_pretrained`; the skeleton's place is taken
+    trace(prompt)          ->  prompt -> fields of the forward -> one forward
+    generate(prompt, ...)  ->  prompt -> fields -> transformers' own loop, a step a forward
+
+The wrapper's nodes stand for places in the tree, not for module objects, so that nodes, edits and
+aliases made before the weights were loaded hold after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from tracekit._protocol import ask, suspending
+from tracekit._interleave.requests import Skip
+from tracekit._torch import hooks
+from tracekit._torch.tree import Node
+from tracekit._vocabulary.model import Model
+from tracekit.errors import (
+    GenerateOnlyError,
+    NoAttentionWeightsError,
+    NoStandardNameError,
+    NoTokenizerError,
+    PromptError,
+    UnsupportedGenerationError,
+    WeightsNotLoadedError,
+    WrongModelClassError,
+)
+
+from ._inputs import Prompt, Reader, cached_columns, given_cache
+from ._load import (
+    Checkpoint,
+    current_device,
+    load_processor,
+    load_tokenizer,
+    no_tokenizer,
+    offloaded,
+    open_checkpoint,
+)
+from ._names import Anatomy, Sizes, anatomy, sizes
+from ._tokens import Schedule, Tokens
+from ._tracer import TransformersTracer
+from ._views import TENSOR_OUTPUT, HeadPort
+
+_GENERATE_ONLY: Final = (
+    "do_sample",
+    "eos_token_id",
+    "generation_config",
+    "logits_processor",
+    "max_length",
+    "max_new_tokens",
+    "min_new_tokens",
+    "num_beams",
+    "num_return_sequences",
+    "repetition_penalty",
+    "stop_strings",
+    "stopping_criteria",
+    "streamer",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+"""Options of `generate` that a forward would ignore, or refuse in words of its own."""
+
+_SEVERAL_TOKENS_A_STEP: Final = (
+    "assistant_early_exit",
+    "assistant_model",
+    "prompt_lookup_num_tokens",
+    "use_mtp",
+)
+_KEEPS_NO_WEIGHTS: Final = ("sdpa", "flash", "flex", "paged")
+
+
+def is_generation(function: Any) -> bool:
+    """Say whether a traced call is a generation: many forwards, and positions of its own."""
+    return getattr(function, "__name__", "") == "generate"
+
+
+class Part(Model):
+    """A module of a model of transformers."""
+
+    @classmethod
+    def _child_class(cls) -> type[Node]:
+        return Part
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        if isinstance(value, Tensor) and value.is_meta:
+            return self._real(name, value)
+        return value
+
+    def _real(self, name: str, value: Tensor) -> Tensor:
+        """Give the values of a parameter that is on the meta device at rest."""
+        root = self.root
+        if isinstance(root, TransformersModel) and not root.dispatched:
+            raise WeightsNotLoadedError(
+                f"`{self._path + '.' if self._path else ''}{name}` has no values yet: the weights "
+                "are not loaded",
+                seen=f"shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}",
+                why="the first run loads them; until then only names and shapes are known",
+                fix="model.dispatch()",
+            )
+        found = offloaded(self._module, name)
+        return value if found is None else found
+
+    def __call__(self, *args: Any, hook: bool = False, **kwargs: Any) -> Any:
+        """Call the module; outside of a run, the weights are loaded first."""
+        root = self.root
+        if isinstance(root, TransformersModel) and hooks.current_run() is None:
+            root.dispatch()
+        return super().__call__(*args, hook=hook, **kwargs)
+
+    def skip(self, value: Any) -> None:
+        """Let the module not run in this visit; *value* is its output.
+
+        Args:
+            value: What the caller of the module gets.
+
+        Raises:
+            UnsupportedGenerationError: `unsupported-generation`. In a generation, for a module
+                that holds an attention: its cache would lack this step's keys and values.
+        """
+        self._refuse_short_cache()
+        super().skip(value)
+
+    def _refuse_short_cache(self) -> None:
+        run = hooks.current_run()
+        if run is None or run.once is not None:
+            return
+        root = self.root
+        names = () if not isinstance(root, TransformersModel) else root._attentions()
+        inside = [path for path in names if f"{path}.".startswith(f"{self._path}.")]
+        if inside and self._path not in ("", *inside[1:]):
+            raise UnsupportedGenerationError(
+                f"`{self._path}` cannot be skipped in a generation",
+                seen=f"`{inside[0]}` keeps keys and values of each step",
+                why="a skipped attention adds none, so its cache would be short in later steps",
+                fix=f"let it run and replace its output: model.{self._path}.output = ..., or "
+                "trace() the model token by token",
+            )
+
+
+@suspending(Part.skip)
+def _skip(self: Part, value: Any) -> Any:
+    self._refuse_short_cache()
+    yield from ask(Skip(self._tree, self._path, value))
+
+
+class StandardPart(Part):
+    """A part under its standard name: its output is one tensor, whatever the module returns."""
+
+    output = TENSOR_OUTPUT
+
+    def _standard(self, path: str) -> StandardPart:
+        root = self.root
+        assert isinstance(root, TransformersModel)
+        return root._standard(path)
+
+
+class StandardLayers(StandardPart):
+    """The layers: `model.layers[i]`."""
+
+    def _child(self, name: str) -> Node | None:
+        if name not in self._module._modules:
+            return None
+        return self._standard(f"{self._path}.{name}")
+
+    def named_children(self) -> list[tuple[str, Node]]:
+        """List the layers with their numbers."""
+        return [(name, self._standard(f"{self._path}.{name}")) for name in self._module._modules]
+
+
+class StandardLayer(StandardPart):
+    """A layer, with `attn` and `mlp` whatever the architecture calls them."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("attn", "mlp"):
+            root = self.__dict__["_tree"].nodes[""]
+            return root._standard(root.anatomy.path(name, int(self._path.rpartition(".")[2])))
+        return super().__getattr__(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), "attn", "mlp"})
+
+
+class StandardAttention(StandardPart):
+    """An attention, with its heads. Heads have shape (batch, seq, heads, d_head)."""
+
+    q = HeadPort("q", "Queries of `n_heads` heads, as projected, before rotary positions.")
+    k = HeadPort("k", "Keys of `n_kv_heads` heads, as projected, before rotary positions.")
+    v = HeadPort("v", "Values of `n_kv_heads` heads, as projected.")
+    z = HeadPort("z", "What each of `n_heads` heads gives, before the output projection.")
+
+
+class TransformersModel(Part):
+    """Any model of transformers.
+
+    Args:
+        model: A folder, a name on the hub, or a model that is loaded already, which is wrapped as
+            it is (also inside a `PeftModel`).
+        auto: A class of transformers with `from_pretrained`, or its name, such as
+            `"AutoModelForSequenceClassification"`; by default the class that the checkpoint was
+            saved with.
+        tokenizer: By default the checkpoint's own, loaded when it is needed.
+        processor: For images and audio; by default the checkpoint's own.
+        dispatch: Load the weights now. By default the first run does.
+        rename: Further names for modules: `{path, pattern or class: name or names}`.
+        options: Passed to `from_pretrained`: `device_map`, `dtype`, `revision`,
+            `quantization_config`, ...
+
+    Raises:
+        ModelNotFoundError: `model-not-found`.
+        HubUnreachableError: `hub-unreachable`.
+        GatedModelError: `gated-model`.
+        WrongModelClassError: `wrong-model-class`.
+    """
+
+    tracer_class = TransformersTracer
+    _needs_generate = False
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | nn.Module,
+        tokenizer: Any = None,
+        *,
+        auto: Any = None,
+        processor: Any = None,
+        dispatch: bool = False,
+        rename: dict[Any, str | list[str]] | None = None,
+        **options: Any,
+    ) -> None:
+        checkpoint: Checkpoint | None = None
+        if isinstance(model, (str, os.PathLike)):
+            if auto is None and not self._needs_generate:
+                auto = "AutoModel"
+            checkpoint = open_checkpoint(model, auto=auto, **options)
+            module: Any = None if dispatch else checkpoint.skeleton()
+            loaded = module is None
+            if loaded:
+                module = checkpoint.load()
+        else:
+            module = model._module if isinstance(model, Node) else model
+            loaded = True
+            self._check_module(module, options)
+        fill = object.__setattr__
+        fill(self, "_checkpoint", checkpoint)
+        fill(self, "_loaded", loaded)
+        fill(self, "_given_tokenizer", tokenizer)
+        fill(self, "_given_processor", processor)
+        fill(self, "_standard_parts", {})
+        super().__init__(module, rename=rename)
+        fill(self, "_anatomy", self._find_anatomy())
+        fill(
+            self,
+            "_reader",
+            Reader(module, lambda: self.tokenizer, lambda: self.processor, self._embed),
+        )
+
+    _checkpoint: Checkpoint | None
+    _loaded: bool
+    _given_tokenizer: Any
+    _given_processor: Any
+    _standard_parts: dict[str, StandardPart]
+    _anatomy: Anatomy | NoStandardNameError
+    _reader: Reader
+
+    @classmethod
+    def _check_module(cls, module: Any, options: dict[str, Any]) -> None:
+        if not isinstance(module, nn.Module) or not hasattr(module, "config"):
+            raise TypeError(
+                "a folder, a name or a model of transformers is wrapped, not "
+                f"{type(module).__name__!r}"
+            )
+        if options:
+            raise TypeError(
+                f"{', '.join(sorted(options))}: options of loading, and the model is loaded already"
+            )
+
+    # Loading.
+
+    @property
+    def dispatched(self) -> bool:
+        """The weights are loaded."""
+        return self._loaded
+
+    def dispatch(self) -> None:
+        """Load the weights, if they are not loaded yet. The first run does this by itself."""
+        if self._loaded:
+            return
+        checkpoint = self._checkpoint
+        assert checkpoint is not None
+        skeleton = self._module
+        real = checkpoint.load(skeleton.config)
+        real.train(skeleton.training)
+        self._take(real)
+        object.__setattr__(self, "_loaded", True)
+
+    def _take(self, module: nn.Module) -> None:
+        """Let *module* stand where the skeleton stood."""
+        tree = self._tree
+        tree.root = module
+        for path, node in [*tree.nodes.items(), *self._standard_parts.items()]:
+            found = tree.find_module(path)
+            if found is not None:
+                object.__setattr__(node, "_module", found)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's inputs have to be; before loading, where they will have to be."""
+        if not self._loaded and self._checkpoint is not None:
+            return self._checkpoint.device
+        return current_device(self._module)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer; loaded when it is first asked for.
+
+        Raises:
+            NoTokenizerError: `no-tokenizer`.
+        """
+        if self._given_tokenizer is None:
+            processor = self._given_processor
+            inner = getattr(processor, "tokenizer", None)
+            object.__setattr__(
+                self, "_given_tokenizer", inner if inner is not None else self._find(load_tokenizer)
+            )
+        return self._given_tokenizer
+
+    @property
+    def processor(self) -> Any:
+        """The processor of images, audio and text; loaded when it is first asked for.
+
+        Raises:
+            NoTokenizerError: `no-tokenizer`.
+        """
+        if self._given_processor is None:
+            object.__setattr__(self, "_given_processor", self._find(load_processor))
+        return self._given_processor
+
+    def _find(self, load: Callable[..., Any]) -> Any:
+        if self._checkpoint is not None:
+            return load(self._checkpoint.name, **self._checkpoint.hub)
+        name = getattr(self._module.config, "name_or_path", "")
+        if not name:
+            raise no_tokenizer(
+                "this model does not know where it was loaded from, so its tokenizer is unknown"
+            )
+        return load(name)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        embedding = self._module.get_input_embeddings()  # type: ignore[operator]
+        result: Tensor = embedding(ids.to(self.device))
+        return result
+
+    # Names.
+
+    def _find_anatomy(self) -> Anatomy | NoStandardNameError:
+        module: Any = self._module
+        try:
+            found = anatomy(module, module.config)
+        except NoStandardNameError as error:
+            # Its traceback holds this frame; it is raised when a name is asked for.
+            return error.with_traceback(None)
+        aliases = self._tree.aliases.setdefault("", {})
+        for path, name in found.rename().items():
+            if "." not in name and name not in module._modules:
+                aliases.setdefault(name, path)
+        return found
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Where the standard parts are.
+
+        Raises:
+            NoStandardNameError: `no-standard-name`. They were not found.
+        """
+        if isinstance(self._anatomy, NoStandardNameError):
+            raise self._anatomy
+        return self._anatomy
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "layers" and isinstance(self.__dict__.get("_anatomy"), Anatomy):
+            return self._standard(self.anatomy.layers)
+        return super().__getattr__(name)
+
+    def _standard(self, path: str) -> StandardPart:
+        """Give the node of a module under its standard name."""
+        found = self._standard_parts.get(path)
+        module = self._tree.find_module(path)
+        if found is None or found._module is not module:
+            where = self.anatomy
+            tail = path.removeprefix(f"{where.layers}.")
+            cls: type[StandardPart] = StandardPart
+            if path == where.layers:
+                cls = StandardLayers
+            elif tail.isdigit():
+                cls = StandardLayer
+            elif tail in {f"{i}.{name}" for i, name in enumerate(where.attn)}:
+                cls = StandardAttention
+            found = cls.__new__(cls)
+            assert module is not None
+            found._attach(self._tree, path, module)
+            self._standard_parts[path] = found
+        return found
+
+    def _attentions(self) -> list[str]:
+        """Paths of the modules that keep a cache between the steps of a generation."""
+        where = self._anatomy
+        if isinstance(where, NoStandardNameError):
+            return [
+                path
+                for path, module in self._module.named_modules()
+                if type(module).__name__.endswith(("Attention", "Mixer"))
+            ]
+        stack = self._module.get_submodule(where.layers)
+        return [
+            f"{where.layers}.{index}.{name or 'mixer'}"
+            for index, name in enumerate(where.attn)
+            if name is not None or "mixer" in stack[index]._modules  # type: ignore[index]
+        ]
+
+    @property
+    def sizes(self) -> Sizes:
+        """The model's sizes."""
+        return sizes(self._module.config)
+
+    @property
+    def n_layers(self) -> int:
+        """How many layers there are."""
+        return self.sizes.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """The width of the residual stream."""
+        return self.sizes.d_model
+
+    @property
+    def d_vocab(self) -> int:
+        """How many entries the vocabulary has."""
+        return self.sizes.d_vocab
+
+    @property
+    def n_heads(self) -> int:
+        """How many query heads an attention has."""
+        return self._size("n_heads")
+
+    @property
+    def n_kv_heads(self) -> int:
+        """How many key and value heads: fewer than `n_heads` under grouped-query attention."""
+        return self._size("n_kv_heads")
+
+    @property
+    def d_head(self) -> int:
+        """The width of a head."""
+        return self._size("d_head")
+
+    def _size(self, name: str) -> int:
+        value: int | None = getattr(self.sizes, name)
+        if value is None:
+            raise NoStandardNameError(
+                f"`{type(self._module).__name__}` has no {name}", why="it has no attention"
+            )
+        return value
+
+    # Runs.
+
+    def trace(self, *args: Any, **kwargs: Any) -> Any:
+        """Give a tracer: `with model.trace(prompt) as tracer:` runs the block in step.
+
+        Args:
+            *args: The prompt: text, a list of texts, token ids, chat messages, or what a tokenizer
+                or processor returned.
+            **kwargs: Given to the model's forward; `labels=` may be text or ids like the prompt;
+                `images=`, `audio=`, `videos=` and `text=` go through the processor.
+
+        Raises:
+            GenerateOnlyError: `generate-only`. An option of `generate`.
+        """
+        if not is_generation(kwargs.get("fn")) and kwargs.get("fn") != "generate":
+            for name in _GENERATE_ONLY:
+                if name in kwargs:
+                    raise GenerateOnlyError(
+                        f"`{name}` was given to trace()",
+                        why="trace() is one forward of the model; generate() makes new tokens",
+                        fix=f"model.generate(prompt, {name}={kwargs[name]!r})",
+                    )
+        return super().trace(*args, **kwargs)
+
+    def _prepare(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if function is not self._module and not is_generation(function):
+            return super()._prepare(function, args, kwargs)
+        # The tracer has read its prompt already; a scan and an untraced call have not.
+        prompt = args[0] if args and isinstance(args[0], Prompt) else self._read(args, kwargs)
+        call = self._reader.join([prompt], generating=is_generation(function))
+        return super()._prepare(function, (), call)
+
+    def _begin_run(self, tracer: TransformersTracer) -> None:
+        """Read the prompt of a run, before its block starts."""
+        fn = tracer.fn
+        if tracer.model is not self or not (tracer.args or tracer.kwargs):
+            return
+        if fn is not None and fn not in ("__call__", "forward", "generate"):
+            return
+        prompt = self._read(tracer.args, tracer.kwargs)
+        tracer.args, tracer.kwargs = (prompt,), {}
+        tracer._tokens = self._count_tokens(prompt, tracer)
+
+    def _count_tokens(self, prompt: Prompt, tracer: TransformersTracer) -> Tokens | None:
+        """Lay out the tokens of a run."""
+        generating = tracer.fn == "generate"
+        fields, options = prompt.fields, prompt.options
+        ids, embeds = fields.get("input_ids"), fields.get("inputs_embeds")
+        lead = ids if ids is not None else embeds
+        if self._reader.encoder_decoder and generating:
+            # The steps are the decoder's; its prompt is the token that it starts with.
+            start = fields.get("decoder_input_ids")
+            ids, fields = None, {}
+            lead = start if start is not None else torch.zeros(prompt.rows, 1)
+        if lead is None:
+            return None
+        mask = fields.get("attention_mask")
+        if mask is None or mask.dim() != 2 or mask.shape[0] != lead.shape[0]:  # noqa: PLR2004
+            mask = torch.ones(lead.shape[:2])
+
+        def setting(name: str, default: Any) -> Any:
+            for place in (options, options.get("generation_config")):
+                found = place.get(name) if isinstance(place, dict) else getattr(place, name, None)
+                if found is not None:
+                    return found
+            found = getattr(getattr(self._module, "generation_config", None), name, None)
+            return default if found is None else found
+
+        cache = given_cache(options)
+        past = 0 if cache is None else cached_columns(cache)
+        width = max(lead.shape[1], mask.shape[1])
+        schedule = Schedule(past, width if generating and width > past else past + lead.shape[1])
+        copies, beams, ends = 1, 1, []
+        if generating:
+            beams = setting("num_beams", 1)
+            copies = max(beams, setting("num_return_sequences", 1))
+            found = setting("eos_token_id", [])
+            ends = [found] if isinstance(found, int) else list(found)
+            schedule = dataclasses.replace(
+                schedule,
+                chunk=setting("prefill_chunk_size", None),
+                cached=bool(setting("use_cache", True)),
+            )
+        try:
+            decode = self.tokenizer.decode
+        except NoTokenizerError:
+            decode = None
+        return Tokens(
+            ids,
+            mask,
+            schedule=schedule,
+            step=tracer._forwards,
+            decode=None if decode is None else lambda one: decode([one]),
+            ends=ends,
+            copies=copies,
+            reorders=beams > 1,
+        )
+
+    def _read(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Prompt:
+        self._refuse_attentions(kwargs)
+        return self._reader.read(args, kwargs)
+
+    def _refuse_attentions(self, kwargs: dict[str, Any]) -> None:
+        implementation = str(getattr(self._module.config, "_attn_implementation", ""))
+        if kwargs.get("output_attentions") and implementation.startswith(_KEEPS_NO_WEIGHTS):
+            raise NoAttentionWeightsError(
+                f"output_attentions=True, and the attention implementation is {implementation!r}",
+                why="fused attention never has its weights as a tensor",
+                fix='model.set_attn_implementation("eager")',
+            )
+
+    def set_attn_implementation(self, name: str) -> None:
+        """Switch the attention implementation; nothing is reloaded.
+
+        Args:
+            name: `"eager"` keeps the attention weights; `"sdpa"` and others are faster.
+        """
+        self._module.set_attn_implementation(name)  # type: ignore[operator]
+
+    # Small helpers.
+
+    def logit_lens(self, hidden: Tensor) -> Tensor:
+        """Read a residual stream as if it were the last: the head of its last norm.
+
+        Args:
+            hidden: Shape (..., d_model).
+
+        Returns:
+            Logits, shape (..., d_vocab), scaled and capped as the model does it.
+        """
+        where = self.anatomy
+        if where.lm_head is None:
+            raise NoStandardNameError(
+                f"`{type(self._module).__name__}` has no head", fix="load it with one"
+            )
+        if where.norm is not None:
+            hidden = self._module.get_submodule(where.norm)(hidden)
+        parent = self._module.get_submodule(where.layers.rpartition(".")[0])
+        project_out = getattr(parent, "project_out", None)
+        if project_out is not None:
+            hidden = project_out(hidden)
+        logits: Tensor = self._module.get_submodule(where.lm_head)(hidden)
+        config = self._module.config.get_text_config()  # type: ignore[union-attr, operator]
+        scale = getattr(config, "logit_scale", None)
+        if scale is not None:
+            logits = logits * scale
+        divisor = getattr(config, "logits_scaling", None)
+        if divisor is not None:
+            logits = logits / divisor
+        cap = getattr(config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def next_tokens(self, logits: Tensor, k: int = 5) -> list[list[tuple[str, float]]]:
+        """Say which tokens are the most probable ones.
+
+        Args:
+            logits: Shape (batch, seq, d_vocab), of which the last position is taken, or
+                (batch, d_vocab).
+            k: How many.
+
+        Returns:
+            For each row, text and probability of the *k* best, best first.
+        """
+        if logits.dim() not in (2, 3) or logits.shape[-1] < k:
+            raise PromptError(
+                f"logits of shape {tuple(logits.shape)}",
+                fix="model.next_tokens(model.output.logits)",
+            )
+        last = logits[:, -1] if logits.dim() == 3 else logits  # noqa: PLR2004
+        best, ids = last.detach().float().softmax(-1).topk(k)
+        decode = self.tokenizer.decode
+        return [
+            [(decode([one]), p) for one, p in zip(row, ps, strict=True)]
+            for row, ps in zip(ids.tolist(), best.tolist(), strict=True)
+        ]
+
+
+class LanguageModel(TransformersModel):
+    """A model that generates text.
+
+    Args:
+        model: A folder, a name on the hub, or a model that is loaded already.
+        tokenizer: By default the checkpoint's own, loaded when it is needed.
+        dispatch: Load the weights now. By default the first run does.
+        device_map: As for `from_pretrained`.
+        dtype: By default the checkpoint's own.
+        options: As for `TransformersModel`.
+
+    Example:
+        >>> model = LanguageModel("openai-community/gpt2")                   # doctest: +SKIP
+        >>> with model.trace("The Eiffel Tower is in the city of"):          # doctest: +SKIP
+        ...     hidden = model.layers[6].output
+        ...     logits = model.output.logits
+    """
+
+    _needs_generate = True
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | nn.Module,
+        tokenizer: Any = None,
+        *,
+        dispatch: bool = False,
+        device_map: Any = None,
+        dtype: Any = None,
+        **options: Any,
+    ) -> None:
+        given = {"device_map": device_map, "dtype": dtype}
+        options |= {key: value for key, value in given.items() if value is not None}
+        super().__init__(model, tokenizer, dispatch=dispatch, **options)
+
+    @classmethod
+    def _check_module(cls, module: Any, options: dict[str, Any]) -> None:
+        super()._check_module(module, {k: v for k, v in options.items() if k != "auto"})
+        if not hasattr(module, "generate"):
+            raise WrongModelClassError(
+                f"a `{type(module).__name__}` does not generate text",
+                why="a `LanguageModel` needs a model with `generate`",
+                fix="tracekit.hf.TransformersModel(module)",
+            )
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Give a tracer of a generation: `with model.generate(prompt, max_new_tokens=5):`.
+
+        The call is `module.generate(...)`; a step of the run is one forward of the model. The new
+        ids are `tracer.result`.
+
+        Args:
+            *args: The prompt, as for `trace`.
+            **kwargs: Given to `generate` of transformers. `trace=False` generates at once and
+                gives the ids.
+
+        Raises:
+            UnsupportedGenerationError: `unsupported-generation`. Assisted generation, prompt
+                lookup: there a step is several tokens.
+        """
+        self._refuse_several_tokens(kwargs)
+        # A compiled forward would not run the Python code that serves blocks.
+        kwargs.setdefault("disable_compile", True)
+        return super().trace(*args, fn="generate", **kwargs)
+
+    def _refuse_several_tokens(self, kwargs: dict[str, Any]) -> None:
+        configs = [kwargs.get("generation_config"), getattr(self._module, "generation_config", None)]
+        for name in _SEVERAL_TOKENS_A_STEP:
+            given = kwargs.get(name) or next(
+                (getattr(one, name, None) for one in configs if getattr(one, name, None)), None
+            )
+            if given and not (name in kwargs and not kwargs[name]):
+                raise UnsupportedGenerationError(
+                    f"`{name}` makes several tokens in one forward",
+                    why="assisted generation verifies guesses and takes some of them back, so a "
+                    "step would not be a token",
+                    fix=f"leave {name} out",
+                )
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Refused: continuous batching packs all requests into one row, in another thread.
+
+        Raises:
+            UnsupportedGenerationError: `unsupported-generation`. Always.
+        """
+        raise UnsupportedGenerationError(
+            "generate_batch() cannot be traced",
+            why="continuous batching packs all requests into one row, and runs in another thread",
+            fix="model.generate(prompts, max_new_tokens=...); untraced: model._module.generate_batch",
+        )

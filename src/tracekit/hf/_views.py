@@ -1,0 +1,236 @@
+"""Views of values under standard names: one tensor per part, and heads.
+
+Each is a `View` of a site's value: how the part is taken out, and how a new part is put back. What
+is taken out is a view of the model's own tensor wherever that is possible, so that an in-place edit
+of it reaches the model.
+
+Projections of an attention are named and laid out in four ways: one module each, one module with
+queries, keys and values side by side (GPT-2, Phi-3), one with them interleaved by head (GPT-NeoX,
+Bloom), and Falcon's, where groups of query heads are followed by their keys and values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from torch import Tensor, nn
+
+from tracekit._interleave.requests import Read, View, Write
+from tracekit._protocol import ask
+from tracekit._torch.tree import Port, answer_now
+from tracekit._torch.values import first_input, with_first_input
+from tracekit.errors import NoStandardNameError
+
+if TYPE_CHECKING:
+    from ._names import Sizes
+
+_OUT: Final = ("o_proj", "out_proj", "c_proj", "dense", "wo")
+_SEPARATE: Final = {"q": "q_proj", "k": "k_proj", "v": "v_proj"}
+_ORDER: Final = ("q", "k", "v")
+
+
+def first_tensor(value: Any) -> Any:
+    """Give the tensor among what a block, an attention or an MLP returns.
+
+    Args:
+        value: A tensor, or a tuple that begins with it: `(hidden, weights)`.
+
+    Returns:
+        The model's own tensor, usually of shape (batch, seq, d_model).
+    """
+    return value[0] if isinstance(value, (tuple, list)) and value else value
+
+
+def with_first_tensor(value: Any, new: Any) -> Any:
+    """Put a tensor in the place of the one that `first_tensor` gives.
+
+    Args:
+        value: What the module returned.
+        new: The new tensor.
+
+    Returns:
+        Of the type of *value*, its other items as they were.
+    """
+    if isinstance(value, tuple) and value:
+        return (new, *value[1:])
+    if isinstance(value, list) and value:
+        return [new, *value[1:]]
+    return new
+
+
+TENSOR_OUTPUT: Final = Port(
+    "output",
+    "output",
+    View("output", first_tensor, with_first_tensor),
+    doc="What the module gives: always one tensor, also where the module returns it in a tuple.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSite:
+    """Where the heads of an attention are, and how they lie there.
+
+    Args:
+        child: The projection's path below the attention.
+        port: `output` of the projection, `input` of the last one.
+        view: How heads are taken out and put back.
+    """
+
+    child: str
+    port: str
+    view: View
+
+
+def head_site(attention: nn.Module, name: str, sizes: Sizes) -> HeadSite:
+    """Find the heads of an attention.
+
+    Args:
+        attention: An attention module.
+        name: `q`, `k`, `v` (as projected, before rotary positions and the cache) or `z` (what each
+            head adds up from the values, before the output projection mixes them).
+        sizes: The model's sizes.
+
+    Returns:
+        The place. Taken out, heads have shape (batch, seq, heads, d_head), where heads is
+        `n_kv_heads` for keys and values.
+
+    Raises:
+        NoStandardNameError: `no-standard-name`. The attention has another build.
+    """
+    if sizes.n_heads is None or sizes.n_kv_heads is None:
+        raise _unknown(attention, name, "the model has no attention heads")
+    inner = attention._modules.get("attention", attention)
+    prefix = "" if inner is attention else "attention."
+    children = inner._modules if inner is not None else {}
+    if name == "z":
+        out = next((one for one in _OUT if one in children), None)
+        if out is None:
+            raise _unknown(attention, name, "no output projection")
+        return HeadSite(prefix + out, "input", _heads_of_input(sizes.n_heads))
+    heads = sizes.n_heads if name == "q" else sizes.n_kv_heads
+    if _SEPARATE[name] in children:
+        return HeadSite(prefix + _SEPARATE[name], "output", _heads_of_output(name, heads))
+    if "c_attn" in children and not getattr(inner, "is_cross_attention", False):
+        return HeadSite("c_attn", "output", _side_by_side(name, (sizes.n_heads,) * 3))
+    if "qkv_proj" in children:
+        widths = (sizes.n_heads, sizes.n_kv_heads, sizes.n_kv_heads)
+        return HeadSite("qkv_proj", "output", _side_by_side(name, widths))
+    if "query_key_value" in children:
+        if name == "q" and sizes.n_kv_heads != 1 and sizes.n_heads != sizes.n_kv_heads:
+            # One tensor of all query heads would be a copy, and an edit of it would be lost.
+            raise _unknown(attention, name, "groups of query heads lie apart in one projection")
+        return HeadSite("query_key_value", "output", _grouped(name, sizes))
+    raise _unknown(attention, name, f"its parts are {', '.join(children)}")
+
+
+def _unknown(attention: nn.Module, name: str, seen: str) -> NoStandardNameError:
+    return NoStandardNameError(
+        f"`{type(attention).__name__}` has no heads `{name}` that are known",
+        seen=seen,
+        fix="read its projections by their own names",
+    )
+
+
+def _heads_of_output(name: str, heads: int) -> View:
+    def get(value: Tensor) -> Tensor:
+        return value.unflatten(-1, (heads, -1))
+
+    def put(value: Tensor, new: Tensor) -> Tensor:
+        return new.to(value).reshape(value.shape)
+
+    return View(name, get, put)
+
+
+def _heads_of_input(heads: int) -> View:
+    def get(value: Any) -> Tensor:
+        tensor: Tensor = first_input(value)
+        return tensor.unflatten(-1, (heads, -1))
+
+    def put(value: Any, new: Tensor) -> Any:
+        tensor: Tensor = first_input(value)
+        return with_first_input(value, new.to(tensor).reshape(tensor.shape))
+
+    return View("z", get, put)
+
+
+def _side_by_side(name: str, heads: tuple[int, int, int]) -> View:
+    """Queries, keys and values one after the other along the last axis."""
+    index = _ORDER.index(name)
+
+    def get(value: Tensor) -> Tensor:
+        return value.unflatten(-1, (sum(heads), -1)).split(heads, -2)[index]
+
+    return View(name, get, _put_into(get))
+
+
+def _grouped(name: str, sizes: Sizes) -> View:
+    """One group after the other, each of query heads, one key head and one value head."""
+    n_heads, groups = sizes.n_heads, sizes.n_kv_heads
+    assert n_heads is not None
+    assert groups is not None
+    each = n_heads // groups
+
+    def get(value: Tensor) -> Tensor:
+        lying = value.unflatten(-1, (groups, each + 2, -1))
+        if name == "q":
+            return lying[..., :each, :].flatten(-3, -2)
+        return lying[..., each if name == "k" else each + 1, :]
+
+    def put(value: Tensor, new: Tensor) -> Tensor:
+        whole = value.clone()
+        lying = whole.unflatten(-1, (groups, each + 2, -1))
+        if name == "q":
+            lying[..., :each, :] = new.to(value).unflatten(-2, (groups, each))
+        else:
+            lying[..., each if name == "k" else each + 1, :] = new.to(value)
+        return whole
+
+    return View(name, get, put)
+
+
+def _put_into(get: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def put(value: Tensor, new: Tensor) -> Tensor:
+        whole = value.clone()
+        get(whole).copy_(new)
+        return whole
+
+    return put
+
+
+class HeadPort(Port):
+    """Heads of an attention, to be read and assigned where the model stands at the projection.
+
+    Args:
+        name: `q`, `k`, `v` or `z`.
+        doc: For `help()`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, name: str, doc: str) -> None:
+        super().__init__(name, "output", None, doc)
+
+    def _site(self, node: Any) -> tuple[object, str, str, View]:
+        root = node.root
+        site = head_site(node._module, self.name, root.sizes)
+        owner, path = node._site_owner()
+        return owner, f"{path}.{site.child}", site.port, site.view
+
+    def request(self, node: Any) -> Read:
+        """Give the request for the heads of *node*, always the same object."""
+        requests: dict[str, Read] = node._requests
+        request = requests.get(self.name)
+        if request is None:
+            request = requests[self.name] = Read(*self._site(node))
+        return request
+
+    def ask_set(self, obj: Any, value: Any) -> Any:
+        """Suspend until the model stands at the projection; replace the heads."""
+        owner, path, port, view = self._site(obj)
+        yield from ask(Write(owner, path, port, value, view))
+
+    def __set__(self, obj: Any, value: Any) -> None:
+        owner, path, port, view = self._site(obj)
+        answer_now(Write(owner, path, port, value, view))
