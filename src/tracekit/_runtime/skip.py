@@ -137,6 +137,11 @@ def tool_id() -> int | None:
     return _tool.number
 
 
+def held_tool_id() -> int | None:
+    """Give tracekit's `sys.monitoring` tool id if one is held; take none."""
+    return _tool.number
+
+
 def release() -> None:
     """Give back the `sys.monitoring` tool id and the events on code that holds a block.
 
@@ -360,7 +365,9 @@ class _Tool:
         for code in [_CANARY, *(reference() for reference in _codes.values())]:
             if code is not None:
                 _monitoring.set_local_events(number, code, 0)
-        _monitoring.register_callback(number, _INSTRUCTION, None)
+        _monitoring.set_events(number, 0)
+        for event in (_INSTRUCTION, _monitoring.events.RAISE):
+            _monitoring.register_callback(number, event, None)
         _monitoring.free_tool_id(number)
         self.forget()
 

@@ -177,7 +177,7 @@ _pending: Final[dict[int, _Placing]] = {}
 class _Placing:
     """What is to be put right when an error arrives in a frame."""
 
-    __slots__ = ("body", "error", "frame", "lineno", "offset", "thread")
+    __slots__ = ("body", "error", "found", "frame", "lineno", "offset", "thread")
 
     def __init__(
         self, error: BaseException, frame: FrameType, body: TracebackType, offset: int
@@ -188,11 +188,38 @@ class _Placing:
         self.offset = offset
         self.lineno = body.tb_lineno
         self.thread = get_ident()
+        self.found: Any = None
 
     def replace(self) -> None:
         self.error.__traceback__ = TracebackType(
             self.body.tb_next, self.frame, self.offset, self.lineno
         )
+
+    def listen(self, number: int) -> None:
+        _pending[id(self.error)] = self
+        _monitoring.register_callback(number, _RAISE, _on_raise)
+        _monitoring.set_events(number, _RAISE)
+        # Trace functions are told before us. One that watches the frame hears through us.
+        if sys.gettrace() is not None and self.frame.f_trace is not None:
+            self.found = self.frame.f_trace
+            self.frame.f_trace = self.tell
+
+    def tell(self, frame: FrameType, event: str, argument: Any) -> Any:
+        found = self.found
+        if event == "exception" and argument[1] is self.error:
+            self.replace()
+            argument = (argument[0], argument[1], self.error.__traceback__)
+        self.forget()
+        return found(frame, event, argument)
+
+    def forget(self) -> None:
+        if self.found is not None:
+            if self.frame.f_trace == self.tell:
+                self.frame.f_trace = self.found
+            self.found = None
+        _pending.pop(id(self.error), None)
+        if not _pending:
+            _stop_listening()
 
 
 def _place_when_raised(
@@ -204,23 +231,18 @@ def _place_when_raised(
         if skip.trace_events_arrive():
             _TracedPlacing(placing).engage()
     elif skip.monitoring_events_arrive():
-        _pending[id(error)] = placing
-        _monitoring.register_callback(number, _RAISE, _on_raise)
-        _monitoring.set_events(number, _RAISE)
+        placing.listen(number)
 
 
 def _on_raise(_code: CodeType, _offset: int, error: BaseException) -> None:
     placing = _pending.get(id(error))
-    if placing is None or placing.frame is not sys._getframe(1):
-        return
-    del _pending[id(error)]
-    placing.replace()
-    if not _pending:
-        _stop_listening()
+    if placing is not None and placing.frame is sys._getframe(1):
+        placing.replace()
+        placing.forget()
 
 
 def _stop_listening() -> None:
-    number = skip.tool_id()
+    number = skip.held_tool_id()
     if number is not None:
         _monitoring.set_events(number, 0)
         _monitoring.register_callback(number, _RAISE, None)
@@ -232,14 +254,11 @@ def sweep() -> None:
     A wrapper between us and the caller's frame has swallowed them, or what it did about them has
     led to another block. Nothing is changed but that we no longer listen.
     """
-    if not _pending:
-        return
-    thread = get_ident()
-    for key, placing in list(_pending.items()):
-        if placing.thread == thread:
-            _pending.pop(key, None)
-    if not _pending:
-        _stop_listening()
+    if _pending:
+        thread = get_ident()
+        for placing in list(_pending.values()):
+            if placing.thread == thread:
+                placing.forget()
 
 
 class _TracedPlacing(skip.TracedSkip):
@@ -257,6 +276,7 @@ class _TracedPlacing(skip.TracedSkip):
         if placing is not None and event == "exception" and argument[1] is placing.error:
             if HAS_MONITORING:
                 placing.replace()
+                argument = (argument[0], argument[1], argument[1].__traceback__)
             else:
                 entry: TracebackType = argument[2]
                 moved = memory.move_entry(entry, placing.offset, placing.lineno)
