@@ -103,6 +103,8 @@ def ask(request: object) -> Generator[Any, Any, Any]:
     if type(answer) is Raised:
         error_from_the_run = answer.error
         try:
+            if isinstance(error_from_the_run, StopIteration):
+                raise Carrier(error_from_the_run)
             raise error_from_the_run
         finally:
             # The frame is in the error's traceback: do not let it hold the error.

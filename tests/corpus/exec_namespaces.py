@@ -6,3 +6,4 @@ log(one["a"], one["f"](), "c" in one)
 two = {"b": 3, "c": 4}
 exec(source, {"trace": trace, "ask": ask}, two)
 log(sorted(two), two["a"])
+del one["trace"], one["ask"], one["__builtins__"]
