@@ -26,6 +26,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
+from functools import partial
 from types import CodeType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,7 +70,7 @@ class Hooked:
         module: The module.
         own: Its instance's own `forward`, from before; `_MISSING` if it had none.
         original: What is called in the end.
-        installed: The bound method in the module's `__dict__`.
+        installed: What stands in the module's `__dict__`.
         handle: Removes our forward hook, where the user's hooks made one necessary.
         order: The keys of `_forward_hooks` as they were before ours was added.
         runs: The runs that ask for it.
@@ -81,7 +82,7 @@ class Hooked:
         self.module = module
         self.own: Any = module.__dict__.get("forward", _MISSING)
         self.original: Callable[..., Any] = module.forward
-        self.installed: MethodType | None = MethodType(_forward, self)
+        self.installed: partial[Any] | None = _stand_in(self)
         self.handle: Any = None
         self.order: list[int] = []
         self.runs: list[Run] = []
@@ -98,7 +99,7 @@ class Hooked:
             copy.original = MethodType(type(copy.module).forward, copy.module)
         else:
             copy.original = deepcopy(self.own, memo)
-        copy.installed = MethodType(_forward, copy)
+        copy.installed = _stand_in(copy)
         copy.handle, copy.order, copy.runs = None, [], []
         return copy
 
@@ -114,7 +115,7 @@ class Hooked:
                 del attributes["forward"]
             else:
                 attributes["forward"] = self.own
-        # The bound method holds this object, which holds the method.
+        # What was installed holds this object, and this object held it.
         self.installed = None
         if self.handle is not None:
             self.handle.remove()
@@ -212,6 +213,17 @@ def _forward(hooked: Hooked, /, *args: Any, **kwargs: Any) -> Any:
         spot.owed = visit
         return output
     return run.output(spot, visit, output)
+
+
+def _stand_in(hooked: Hooked) -> partial[Any]:
+    """Make the `forward` that is put on a module.
+
+    Its signature is the original's: `generate` of transformers decides by the names of the
+    forward's parameters which inputs to make.
+    """
+    made = partial(_forward, hooked)
+    made.__wrapped__ = hooked.original  # type: ignore[attr-defined]
+    return made
 
 
 def install(module: nn.Module, run: Run) -> Hooked:

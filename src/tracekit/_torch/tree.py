@@ -33,14 +33,15 @@ class Tree:
     Attributes:
         root: The wrapped module.
         node_class: What the nodes below the root are made of.
-        nodes: Those made so far, by path.
+        nodes: Those that are alive, by path. A node holds its children and the tree; the tree
+            does not hold the nodes, so that no cycle keeps a model alive.
         aliases: Names given by `rename=`: of a node's path, the alias and the real path below.
     """
 
     def __init__(self, root: nn.Module, node_class: type[Node]) -> None:
         self.root = root
         self.node_class = node_class
-        self.nodes: dict[str, Node] = {}
+        self.nodes: weakref.WeakValueDictionary[str, Node] = weakref.WeakValueDictionary()
         self.aliases: dict[str, dict[str, str]] = {}
         self._paths: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
@@ -83,17 +84,15 @@ class Tree:
                 found.append((name, module))
         return found
 
-    def node(self, path: str, module: nn.Module, parent: Node | None) -> Node:
-        """Give the node of a module."""
+    def node(self, path: str, module: nn.Module) -> Node:
+        """Give the node of a module that was found at *path*."""
+        path = self.path_of(module, path)
         node = self.nodes.get(path)
         if node is None or node._module is not module:
-            path = self.path_of(module, path)
-            node = self.nodes.get(path)
-            if node is None or node._module is not module:
-                cls = self.node_class
-                node = cls.__new__(cls)
-                node._attach(self, path, module)
-                self.nodes[path] = node
+            cls = self.node_class
+            node = cls.__new__(cls)
+            node._attach(self, path, module)
+            self.nodes[path] = node
         return node
 
 
@@ -180,6 +179,7 @@ class Node:
     _tree: Tree
     _path: str
     _requests: dict[str, Read]
+    _nodes: dict[str, Node]
 
     output = Port(
         "output", "output", doc="What the module gives to its caller, the user's hooks included."
@@ -203,6 +203,7 @@ class Node:
         fill(self, "_path", path)
         fill(self, "_module", module)
         fill(self, "_requests", {})
+        fill(self, "_nodes", {})
 
     def _site_owner(self) -> tuple[object, str]:
         return self._tree, self._path
@@ -243,7 +244,7 @@ class Node:
     @property
     def root(self) -> Node:
         """The wrapper of the whole model."""
-        return self._tree.nodes[""]
+        return self._tree.node("", self._tree.root)
 
     @property
     def parent(self) -> Node | None:
@@ -253,14 +254,17 @@ class Node:
         above = self._path.rpartition(".")[0]
         module = self._tree.find_module(above)
         assert module is not None
-        return self._tree.node(above, module, None)
+        return self._tree.node(above, module)
 
     def _child(self, name: str) -> Node | None:
         child = self._module._modules.get(name)
         if child is None:
             return None
-        path = f"{self._path}.{name}" if self._path else name
-        return self._tree.node(path, child, self)
+        node = self._nodes.get(name)
+        if node is None or node._module is not child:
+            path = f"{self._path}.{name}" if self._path else name
+            node = self._nodes[name] = self._tree.node(path, child)
+        return node
 
     def __getattr__(self, name: str) -> Any:
         # Called only for names that the class does not have.
@@ -268,10 +272,12 @@ class Node:
         if module is None:
             # A half-made copy, as `copy` and `pickle` look at it.
             raise AttributeError(name)
-        child = module._modules.get(name)
+        if hasattr(type(self), name):
+            # A port outside of a run: its error is an `AttributeError`, which led here.
+            return object.__getattribute__(self, name)
+        child = self._child(name)
         if child is not None:
-            path = f"{self._path}.{name}" if self._path else name
-            return self._tree.node(path, child, self)
+            return child
         aliases = self._tree.aliases
         if aliases:
             real = aliases.get(self._path, {}).get(name)
@@ -349,9 +355,8 @@ class Node:
             include_fn: Only nodes for which it is true.
         """
         found = []
-        for name, module in self._module.named_modules():
-            path = ".".join(part for part in (self._path, name) if part)
-            node = self._tree.node(path, module, None)
+        for name, _ in self._module.named_modules():
+            node = self._below(name) if name else self
             if include_fn is None or include_fn(node):
                 found.append((name, node))
         return found
@@ -367,10 +372,10 @@ class Node:
     def named_children(self) -> list[tuple[str, Node]]:
         """List the nodes directly below with their names."""
         found = []
-        for name, child in self._module._modules.items():
+        for name in self._module._modules:
+            child = self._child(name)
             if child is not None:
-                path = f"{self._path}.{name}" if self._path else name
-                found.append((name, self._tree.node(path, child, self)))
+                found.append((name, child))
         return found
 
     def children(self) -> list[Node]:
