@@ -54,9 +54,11 @@ TOOL_NAME: Final = "tracekit"
 
 # 0, 1, 2 and 5 are promised to debuggers, coverage, profilers and optimizers.
 _TOOL_IDS: Final = (4, 3)
+_OTHER_ID: Final = {4: 3, 3: 4}
 
 _monitoring: Final[Any] = sys.monitoring if HAS_MONITORING else None  # type: ignore[attr-defined,unused-ignore]
 _DISABLE: Final[Any] = _monitoring.DISABLE if HAS_MONITORING else None
+_get_tool: Final[Any] = _monitoring.get_tool if HAS_MONITORING else None
 _INSTRUCTION: Final[int] = _monitoring.events.INSTRUCTION if HAS_MONITORING else 0
 
 
@@ -112,11 +114,24 @@ def arm(frame: FrameType, offset: int) -> Skip:
     Raises:
         CannotSkipError: `cannot-skip`. The interpreter delivers no events here.
     """
-    if HAS_MONITORING and (_tool.number is not None or _tool.acquire()):
+    number = _tool.number
+    if number is None:
+        number = tool_id()
+    if number is None:
+        return _arm_by_tracing(frame, offset)
+    points = _points.get(id(frame.f_code))
+    if points is None or offset not in points:
         _watch(frame, offset)
-        if monitoring_events_arrive() or _events_arrive_after_repair(frame, offset):
-            return _MonitoredSkip(frame, offset)
-        raise _refusal(_NO_EVENTS)
+    if (
+        _nobody_watches(number)
+        or monitoring_events_arrive()
+        or _events_arrive_after_repair(frame, offset)
+    ):
+        return _MonitoredSkip(frame, offset)
+    raise _refusal(_NO_EVENTS)
+
+
+def _arm_by_tracing(frame: FrameType, offset: int) -> Skip:
     if HAS_MONITORING and len(sys._current_frames()) > 1:  # noqa: SLF001, documented
         raise _refusal(_NO_ID)
     if trace_events_arrive():
@@ -150,6 +165,7 @@ def release() -> None:
     """
     if _tool.number is None:
         return
+    _forget_dropped()
     if _armed:
         _tool.release_later = True
         return
@@ -193,6 +209,7 @@ _codes: Final[dict[int, weakref.ref[CodeType]]] = {}
 # id(frame) -> the skip engaged for it, which holds the frame, so that the id stays its own. Weak:
 # a tracer that is dropped while engaged takes its skip along.
 _armed: Final[dict[int, weakref.ref[_MonitoredSkip]]] = {}
+_MANY: Final = 64
 # Threads that the canary has sung in.
 _heard: Final[set[int]] = set()
 
@@ -211,7 +228,9 @@ class _MonitoredSkip(Skip):
     def engage(self) -> None:
         if self._generation != _tool.generation:
             self._install_again()
-        _armed[id(self.frame)] = weakref.ref(self, _forget_dropped)
+        if len(_armed) > _MANY:
+            _forget_dropped()
+        _armed[id(self.frame)] = weakref.ref(self)
 
     def _install_again(self) -> None:
         # `release()` was called, or our id taken away, while the block ran.
@@ -250,8 +269,9 @@ class _MonitoredSkip(Skip):
             _tool.give_back()
 
 
-def _forget_dropped(reference: weakref.ref[_MonitoredSkip]) -> None:
-    for key in [key for key, value in _armed.items() if value is reference]:
+def _forget_dropped() -> None:
+    # A callback of the weak reference would do it at once, at twice the price of each block.
+    for key in [key for key, reference in _armed.items() if reference() is None]:
         del _armed[key]
 
 
@@ -288,6 +308,23 @@ def monitoring_events_arrive() -> bool:
     except KeyError:
         return False
     return True
+
+
+def _nobody_watches(number: int) -> bool:
+    """Whether no callback but ours could be running, so that events arrive for certain.
+
+    Asked before the canary, because it takes less than half the time.
+    """
+    return (
+        sys.gettrace() is None
+        and sys.getprofile() is None
+        and _get_tool(number) == TOOL_NAME
+        and _get_tool(_OTHER_ID[number]) is None
+        and _get_tool(0) is None
+        and _get_tool(1) is None
+        and _get_tool(2) is None
+        and _get_tool(5) is None
+    )
 
 
 def _events_arrive_after_repair(frame: FrameType, offset: int) -> bool:
