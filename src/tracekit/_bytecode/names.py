@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any, Final
 
-from .cut import Unit, slot_names, successors, walk_body
-from .opcodes import FAST_PAIRS, LOAD_CONST, STORE_FAST, numbers
+from .cut import Unit, decode, slot_names, successors, walk_body
+from .opcodes import FAST_PAIRS, LOAD_CONST, LOAD_NAME, STORE_FAST, numbers
 
 _SLOT_STORES: Final = numbers("STORE_FAST", "DELETE_FAST", "STORE_DEREF", "DELETE_DEREF")
 _NAME_STORES: Final = numbers("STORE_NAME", "DELETE_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
+_SLOT_LOADS: Final = numbers("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF")
+_ATTRIBUTE_LOADS: Final = numbers("LOAD_ATTR", "LOAD_METHOD")
+_CALL_PREPARATIONS: Final = numbers("PUSH_NULL", "PRECALL", "KW_NAMES", "NOP")
 _OUTWARD_STORES: Final = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF"})
 
 
@@ -84,6 +87,35 @@ def _outward(code: CodeType) -> Iterator[str]:
     for const in code.co_consts:
         if isinstance(const, CodeType):
             yield from _outward(const)
+
+
+def names_beside(code: CodeType, call_offset: int) -> frozenset[str]:
+    """Names whose value a call of `save` surely has: the one it is called on, the one it is bound to.
+
+    `n.save()`, `save(n)` and `n = (...).save()` all give `n`.
+
+    Args:
+        code: The code object with the call.
+        call_offset: Bytes; the call.
+    """
+    raw, slots = code.co_code, slot_names(code)
+    units: list[Unit] = []
+    offset = 0
+    while offset <= call_offset and offset < len(raw):
+        unit = decode(raw, offset)
+        if unit.op not in _CALL_PREPARATIONS:
+            units.append(unit)
+        offset = unit.stop_offset
+    found = set(_stored(decode(raw, offset), code, slots)) if offset < len(raw) else set()
+    before = units[-2:-1]
+    if before and before[0].op in _ATTRIBUTE_LOADS:
+        before = units[-3:-2]
+    for unit in before:
+        if unit.op in _SLOT_LOADS:
+            found.add(slots[unit.arg])
+        elif unit.op == LOAD_NAME:
+            found.add(code.co_names[unit.arg])
+    return frozenset(found)
 
 
 def get_dependencies(function: Callable[..., Any]) -> dict[str, object]:

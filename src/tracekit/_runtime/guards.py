@@ -34,6 +34,7 @@ from .operations import (
     iterates,
 )
 from .resolve import call_special, resolve
+from .saving import saves
 from .shared import shared_name, shared_store
 from .special import (
     MISSING,
@@ -96,7 +97,7 @@ def attr(name: str) -> Guard:
             pass
         return way(obj)
 
-    return guard
+    return saves(guard) if name == "save" else guard
 
 
 def _super_guard(obj: Any, name: str) -> Driven | None:

@@ -37,6 +37,7 @@ from ..errors import (
 )
 from . import driver, frames, memory
 from .guards import HOOKS
+from .saving import Saved, noting
 from .shared import SharedNames
 from .skip import Skip, arm
 from .tracebacks import finish_raising
@@ -437,6 +438,7 @@ class Tracer:
         self.info: Tracer.Info | None = None
         self._body: BlockBody | None = None
         self._skip: Skip | None = None
+        self._saved: Saved | None = None
         self._state = "new"
 
     # -- the block form ---------------------------------------------------------------------
@@ -548,7 +550,11 @@ class Tracer:
 
     def keeps(self) -> Callable[[str, object], bool] | None:
         """Which names are bound after the block: None for all of them."""
-        return None
+        return None if self._saved is None else self._saved.keeps
+
+    def keep_only_saved(self) -> None:
+        """Bind only those names afterwards whose value was saved in the block."""
+        self._saved = Saved()
 
     # -- the function form ------------------------------------------------------------------
 
@@ -615,7 +621,11 @@ class Tracer:
 
     def _run_block(self, body: BlockBody) -> None:
         try:
-            self.backend(self, body)
+            if self._saved is None:
+                self.backend(self, body)
+            else:
+                with noting(self._saved):
+                    self.backend(self, body)
         finally:
             body.finish(self.keeps())
 
