@@ -289,3 +289,19 @@ def test_many_writes_leave_a_sound_interpreter():
         "print('sound')\n"
     )
     assert out == "sound\n"
+
+
+def test_a_traceback_entry_is_moved_in_place():
+    def function():
+        first = 1
+        second = 1
+        return sys._getframe()
+
+    frame = function()
+    entry = types.TracebackType(None, frame, 4, frame.f_lineno)
+    after = types.TracebackType(entry, frame, 6, frame.f_lineno)
+
+    assert memory.move_entry(entry, 2, 12345)
+    assert (entry.tb_lasti, entry.tb_lineno) == (2, 12345)
+    assert (entry.tb_next, entry.tb_frame) == (None, frame)
+    assert (after.tb_lasti, after.tb_next) == (6, entry)

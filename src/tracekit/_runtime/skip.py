@@ -9,7 +9,7 @@ swallows it. In the order of events:
     skip.engage()                  the last thing before `__enter__` returns
     (the frame raises)
     skip.exception_is_mine(error)  in `__exit__`
-    skip.disarm()                  the last thing before `__exit__` returns
+    skip.disarm()
 
 Two methods, chosen at each `arm`:
 
@@ -92,8 +92,8 @@ class Skip(ABC):
     def disarm(self) -> None:
         """Put everything back; let go of the frame. Does nothing the second time.
 
-        On the way out of a block nothing of ours should be called after it: the trace function
-        of a tool may be back, and would see a return without a call.
+        Where a trace function had to step aside for us, it is back with the frame's next
+        instruction.
         """
 
 
@@ -434,7 +434,10 @@ class TracedSkip(Skip):
         self._engaged = True
         self._found = (frame.f_trace, frame.f_trace_lines, frame.f_trace_opcodes)
         self._previous = sys.gettrace()
-        frame.f_trace = self.in_frame
+        self._trace(frame, self.in_frame)
+
+    def _trace(self, frame: FrameType, function: Callable[..., Any]) -> None:
+        frame.f_trace = function
         # The line event of the inline copy's first line is not for anybody.
         frame.f_trace_lines = False
         # 3.12 heeds the wish for opcodes if some frame had it before `settrace`; 3.13, while
@@ -453,13 +456,30 @@ class TracedSkip(Skip):
         is_end_of_loop = event == "exception" and self._entered < 0 and argument[0] is StopIteration
         if is_end_of_loop or (event in {"line", "opcode"} and frame.f_lasti != self._entered):
             return self.in_frame
+        return self._come_back(frame, event, argument)
+
+    def _come_back(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Give the frame back to whoever traced it, with the event that we are told of."""
         found, _, wants_opcodes = self._found
-        self.disarm()
+        self._put_back(frame)
         if found is None or (event == "opcode" and not wants_opcodes):
             return found
         return found(frame, event, argument)
 
+    def _put_back(self, frame: FrameType) -> None:
+        previous, self._previous = self._previous, None
+        found, frame.f_trace_lines, frame.f_trace_opcodes = self._found
+        frame.f_trace = found
+        self.frame = self._error = None
+        self._engaged = False
+        self._found = (None, True, False)
+        if sys.gettrace() is not previous:
+            sys.settrace(previous)
+
     def _elsewhere(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if not self._engaged:
+            # Called on the way out of the block: see `disarm`.
+            return None
         previous = self._previous
         try:
             local = None if previous is None else previous(frame, event, argument)
@@ -478,17 +498,18 @@ class TracedSkip(Skip):
         frame = self.frame
         if frame is None:
             return
-        previous, fired, engaged = self._previous, self._error is not None, self._engaged
-        self.frame = self._error = self._previous = None
+        fired, engaged = self._error is not None, self._engaged
+        self.frame = self._error = None
         self._engaged = False
         if not engaged:
             return
-        found, frame.f_trace_lines, frame.f_trace_opcodes = self._found
-        self._found = (None, True, False)
-        frame.f_trace = found
-        # Last, and with nothing called after it. See `Skip.disarm`.
-        if previous is not None or not fired:
-            sys.settrace(previous)
+        if fired and self._previous is not None:
+            # The frames on the way out were called while nobody traced. A tool that is back now
+            # would see them return (coverage's C tracer then loses the caller's lines), so it
+            # is back when the caller's frame goes on.
+            self._trace(frame, self._come_back)
+        else:
+            self._put_back(frame)
 
 
 def trace_events_arrive() -> bool:
