@@ -47,6 +47,7 @@ from .opcodes import (
     POP_TOP,
     PRECALL,
     PUSH_EXC_INFO,
+    RETURN_CONST,
     RETURN_VALUE,
     RETURNS,
     STORE_DEREF,
@@ -71,6 +72,8 @@ COMPREHENSIONS: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<ge
 """Names of code objects that run where they stand, and are functions only as a means."""
 
 _EXIT_ARGUMENTS: Final = 3
+_EXIT_CALL: Final = frozenset({LOAD_CONST, PRECALL, CALL, POP_TOP})
+_MARKS: Final = numbers("NOP", "POP_EXCEPT", "DELETE_FAST", "DELETE_NAME", "DELETE_DEREF")
 _FUNCTION_FORM: Final = "put the body in a function and call `.run(that_function)`"
 
 
@@ -378,53 +381,82 @@ class Walk:
         """
         goal = self._after_suppression()
         ordered = sorted(self.exits)
+        suspects: list[tuple[int, int]] = []
         for offset in ordered:
             after = self._exit_call(offset)
             assert after is not None
-            leaves = decode(self.raw, offset).op == SWAP or not self._same(
+            if decode(self.raw, offset).op == SWAP or not self._same(
                 after.stop_offset, goal, set()
-            )
-            if leaves or offset != ordered[-1]:
+            ):
                 raise self._leaves(self._kind(offset, after.stop_offset), self.exits[offset])
+            suspects.append((offset, after.stop_offset))
+        if len(suspects) > 1:
+            offset, after_offset = suspects[0]
+            raise self._leaves(self._kind(offset, after_offset), self.exits[offset])
 
     def _kind(self, offset: int, after: int) -> str:
         """Which statement leaves here: by the width of the word, else by where it goes."""
         if decode(self.raw, offset).op == SWAP:
             return "return"
-        origin = self.exits[offset]
-        returns = self._line_of_return(after)
-        if decode(self.raw, origin).op == NOP:
-            positions = next(islice(self.code.co_positions(), origin // 2, None))
+        lineno, returned = self._return_after(after)
+        if lineno == -1:
+            return "continue"
+        inside = {line_at(self.code, at) for at in self.units}
+        # The compiler puts a `return` on the line of the `with` or of one around it, on none, or
+        # where it stands.
+        with_line = line_at(self.code, self.enter_offset)
+        is_inside = not lineno or lineno <= with_line or lineno in inside
+        if is_inside and returned is not None:
+            return "return"
+        word = self._word_at(self.exits[offset])
+        return word or ("return" if is_inside else "break")
+
+    def _word_at(self, origin: int) -> str:
+        """The statement whose place is that of what stands before the exit calls, if any.
+
+        A NOP, or the end of an `except` that it leaves, too.
+        """
+        starts = sorted(self.units)
+        index = starts.index(origin)
+        while index >= 0 and self.units[starts[index]].op in _EXIT_CALL:
+            # The `__exit__` of a `with` in the body.
+            index -= 1
+        if index < 0:
+            return ""
+        unit = self.units[starts[index]]
+        if unit.op == SWAP:
+            return "return"
+        if unit.op in _MARKS:
+            positions = next(islice(self.code.co_positions(), unit.start_offset // 2, None))
             lineno, end_lineno, column, end_column = positions
             if lineno == end_lineno and column is not None and end_column is not None:
-                # A constant that is returned is marked like this, too (`return False`).
-                width = 0 if returns == lineno else end_column - column
                 for word in ("return", "break", "continue"):
-                    if width == len(word):
+                    if end_column - column == len(word):
                         return word
-        if returns == -1:
-            return "continue"
-        lines = {line_at(self.code, at) for at in self.units}
-        # The compiler puts it on the line of the `with`, or on none, or where it stands.
-        is_return = returns in {None, line_at(self.code, self.enter_offset)} | lines
-        return "return" if is_return else "break"
+        return ""
 
-    def _line_of_return(self, after: int) -> int | None:
-        """The line of the `return` that is come to from here; -1 for another round of a loop."""
+    def _return_after(self, after: int) -> tuple[int | None, object]:
+        """The line of the `return` that is come to from here, and the constant it returns.
+
+        -1 for another round of a loop; 0 where neither is found.
+        """
+        returned: object = None
         for _ in range(64):
             unit = decode(self.raw, after)
+            if unit.op == LOAD_CONST or unit.op == RETURN_CONST:
+                returned = self.code.co_consts[unit.arg]
             if unit.op in RETURNS:
                 positions = islice(self.code.co_positions(), unit.start_offset // 2, None)
-                return next(positions, (None,))[0]
+                return next(positions, (None,))[0], returned
             if unit.op in UNCONDITIONAL_JUMPS:
                 if unit.op in BACKWARD_JUMPS:
-                    return -1
+                    return -1, None
                 after = target_of(unit)
             else:
                 after = unit.stop_offset
                 if after >= len(self.raw):
                     break
-        return 0
+        return 0, None
 
     def _same(self, left: int, right: int, assumed: set[tuple[int, int]]) -> bool:
         """Whether two places go on alike, comparing instructions through jumps."""
