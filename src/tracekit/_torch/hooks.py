@@ -36,7 +36,7 @@ from torch.nn.modules import module as torch_module
 from .._interleave.interleaver import NOTHING, EndRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import FrameType
 
     from torch import nn
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _CAPTURE_MODULE: Final = "transformers.utils.output_capturing"
 _MISSING: Final = object()
+# Held for a few lines each time; an interrupt inside one of them lets it go again.
 _lock = threading.RLock()
 _hooked: dict[int, Hooked] = {}
 _runs: dict[int, Run] = {}
@@ -78,14 +79,14 @@ class Hooked:
 
     __slots__ = ("handle", "installed", "module", "order", "original", "own", "runs")
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, run: Run | None) -> None:
         self.module = module
         self.own: Any = module.__dict__.get("forward", _MISSING)
         self.original: Callable[..., Any] = module.forward
-        self.installed: partial[Any] | None = _stand_in(self)
+        self.installed: partial[Any] | None = None
         self.handle: Any = None
-        self.order: list[int] = []
-        self.runs: list[Run] = []
+        self.order: list[int] | None = None
+        self.runs: list[Run] = [] if run is None else [run]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hooked:
         """A copy of a module that is made while it is traced must not call the original."""
@@ -105,7 +106,7 @@ class Hooked:
 
     def put(self) -> None:
         """Put our forward on the module."""
-        self.module.__dict__["forward"] = self.installed
+        self.installed = self.module.__dict__["forward"] = _stand_in(self)
 
     def remove(self) -> None:
         """Take everything of ours off the module; harmless when it is gone already."""
@@ -115,12 +116,12 @@ class Hooked:
                 del attributes["forward"]
             else:
                 attributes["forward"] = self.own
-        # What was installed holds this object, and this object held it.
+        # The bound method holds this object, which holds the method.
         self.installed = None
         if self.handle is not None:
             self.handle.remove()
             self.handle = None
-            _restore_order(self.module._forward_hooks, self.order)
+            _restore_order(self.module._forward_hooks, self.order or [])
 
     def follow_hooks(self) -> None:
         """See to it that the output is served after the user's forward hooks."""
@@ -226,27 +227,32 @@ def _stand_in(hooked: Hooked) -> partial[Any]:
     return made
 
 
-def install(module: nn.Module, run: Run) -> Hooked:
-    """Put our forward on *module*, or join the runs for which it is there already."""
+def install(modules: Iterable[nn.Module], run: Run) -> list[Hooked]:
+    """Put our forward on *modules*, or join the runs for which it is there already."""
+    installed = []
     with _lock:
-        hooked = _hooked.get(id(module))
-        if hooked is None:
-            hooked = _hooked[id(module)] = Hooked(module)
-            hooked.runs.append(run)
-            hooked.put()
-        else:
-            hooked.runs.append(run)
-    return hooked
+        for module in modules:
+            key = id(module)
+            hooked = _hooked.get(key)
+            if hooked is None:
+                _hooked[key] = hooked = Hooked(module, run)
+                hooked.put()
+            elif run not in hooked.runs:
+                hooked.runs.append(run)
+            installed.append(hooked)
+    return installed
 
 
-def uninstall(hooked: Hooked, run: Run) -> None:
-    """Leave *hooked*; the last run takes everything off."""
+def uninstall(all_hooked: Iterable[Hooked], run: Run) -> None:
+    """Leave the modules; the last run takes everything off."""
     with _lock:
-        if run in hooked.runs:
-            hooked.runs.remove(run)
-        if not hooked.runs:
-            hooked.remove()
-            _hooked.pop(id(hooked.module), None)
+        for hooked in all_hooked:
+            runs = hooked.runs
+            if run in runs:
+                runs.remove(run)
+            if not runs:
+                hooked.remove()
+                _hooked.pop(id(hooked.module), None)
 
 
 def current_run() -> Run | None:
@@ -266,8 +272,7 @@ def begin(run: Run) -> None:
 def end(run: Run) -> None:
     """Take off all that *run* has put on modules, and make the outer run the innermost."""
     thread = threading.get_ident()
-    for hooked in list(run.spots):
-        uninstall(hooked, run)
+    uninstall(list(run.spots), run)
     if _runs.get(thread) is run:
         if run.outer is None:
             del _runs[thread]
