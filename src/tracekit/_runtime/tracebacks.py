@@ -26,7 +26,7 @@ import os
 import sys
 from itertools import islice
 from pathlib import Path
-from threading import get_ident
+from threading import RLock, get_ident
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final
 
@@ -172,6 +172,9 @@ def _same_place(code: CodeType, entry: TracebackType) -> int | None:
 # id(error) -> what its traceback shall be when it arrives in which frame. Global events are on
 # as long as there is one.
 _pending: Final[dict[int, _Placing]] = {}
+# One thread must not switch the events off between another's entry and its switching them on.
+# Reentrant, for what signal handlers and finalizers do.
+_switching: Final = RLock()
 
 
 class _Placing:
@@ -196,9 +199,10 @@ class _Placing:
         )
 
     def listen(self, number: int) -> None:
-        _pending[id(self.error)] = self
-        _monitoring.register_callback(number, _RAISE, _on_raise)
-        _monitoring.set_events(number, _RAISE)
+        with _switching:
+            _pending[id(self.error)] = self
+            _monitoring.register_callback(number, _RAISE, _on_raise)
+            _monitoring.set_events(number, _RAISE)
         # Trace functions are told before us. One that watches the frame hears through us.
         if sys.gettrace() is not None and self.frame.f_trace is not None:
             self.found = self.frame.f_trace
@@ -217,9 +221,10 @@ class _Placing:
             if self.frame.f_trace == self.tell:
                 self.frame.f_trace = self.found
             self.found = None
-        _pending.pop(id(self.error), None)
-        if not _pending:
-            _stop_listening()
+        with _switching:
+            _pending.pop(id(self.error), None)
+            if not _pending:
+                _stop_listening()
 
 
 def _place_when_raised(
