@@ -298,7 +298,7 @@ def _run(
             described = _describe(error)
             if isinstance(error, UnsupportedError):
                 recorder.refused = recorder.refused or error
-    hidden = {*given, "__name__", "__builtins__"}
+    hidden = {*given, "__name__", "__builtins__", "__warningregistry__"}
     return Outcome(
         names={name: fingerprint(v) for name, v in namespace.items() if name not in hidden},
         returned=fingerprint(returned),
