@@ -133,6 +133,15 @@ class Interleaver:
         closing: No site but the one where the model stands can still come.
     """
 
+    standing: Standing | None = None
+    current: Worker | None = None
+    failure: BaseException | None = None
+    model_error: BaseException | None = None
+    ended = False
+    stopped = False
+    closing = False
+    over = False
+
     def __init__(self, host: Host, owners: Sequence[object] = ()) -> None:
         self.host = host
         self.owners = owners
@@ -141,15 +150,7 @@ class Interleaver:
         self.watched: set[str] = set()
         self.clocks: dict[str, Clock] = {}
         self.passed: list[tuple[Key, int]] = []
-        self.standing: Standing | None = None
-        self.current: Worker | None = None
-        self.failure: BaseException | None = None
         self.writes: list[tuple[Site, str]] = []
-        self.ended = False
-        self.stopped = False
-        self.closing = False
-        self.over = False
-        self.model_error: BaseException | None = None
         self._unwound: list[BaseException] = []
 
     # Before the forward.

@@ -12,7 +12,7 @@ from .._runtime.tracer import Backend
 from .rename import bind_aliases
 from .tracers import InterleavingTracer
 from .tree import Node, Tree
-from .values import map_tensors, tensors
+from .values import LEAVES, map_tensors
 
 
 class Traceable(Node):
@@ -23,6 +23,7 @@ class Traceable(Node):
         rename: Further names for modules: `{path, pattern or class: name or names}`.
     """
 
+    _first_parameter: tuple[dict[str, Any], str] | None = None
     tracer_class: ClassVar[type[InterleavingTracer]] = InterleavingTracer
 
     def __init__(
@@ -88,35 +89,38 @@ class Traceable(Node):
         Returns:
             What the function is called with.
         """
-        given = (args, kwargs)
-        if next(tensors(given), None) is None:
-            return given
-        device = self._first_device()
-        if device is None or all(tensor.device == device for tensor in tensors(given)):
-            return given
-        moved: tuple[tuple[Any, ...], dict[str, Any]]
-        moved = map_tensors(given, lambda tensor: _moved(tensor, device))
-        return moved
+        device: torch.device | None = None
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if type(value) in LEAVES:
+                continue
+            if device is None and (device := self._first_device()) is None:
+                break
+            if not isinstance(value, torch.Tensor) or value.device != device:
+                moved: tuple[tuple[Any, ...], dict[str, Any]]
+                moved = map_tensors((args, kwargs), lambda tensor: _moved(tensor, device))
+                return moved
+        return args, kwargs
 
     def _first_device(self) -> torch.device | None:
         """Where the first parameter is.
 
-        Equivalent to `device`, but only the modules up to the first parameter are looked at:
-        a traced call asks each time.
+        Equivalent to `device`, except that buffers do not count, and that a parameter once found
+        is looked for in the same place again: a traced call asks each time.
         """
-        stack: list[Any] = [self._module]
-        while stack:
-            module = stack.pop()
-            for parameter in module._parameters.values():
+        known = self._first_parameter
+        if known is not None and (parameter := known[0].get(known[1])) is not None:
+            device: torch.device = parameter.device
+            return device
+        for module in self._module.modules():
+            for name, parameter in module._parameters.items():
                 if parameter is not None:
-                    device: torch.device = parameter.device
-                    return device
-            stack.extend(reversed([m for m in module._modules.values() if m is not None]))
+                    object.__setattr__(self, "_first_parameter", (module._parameters, name))
+                    return parameter.device
         return None
 
 
-def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _moved(tensor: torch.Tensor, device: torch.device | None) -> torch.Tensor:
     # Weights not loaded yet have no device to move to; a fake run brings its own tensors.
-    if device.type == "meta" or tensor.device == device:
+    if device is None or device.type == "meta" or tensor.device == device:
         return tensor
     return tensor.to(device)

@@ -36,6 +36,9 @@ _len_dispatch = _c._len_torch_dispatch_stack
 _AUTOCAST_DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
+_NONE: Final[list[Any]] = []
+
+
 class Modes:
     """The modes at one moment.
 
@@ -65,8 +68,8 @@ class Modes:
         self.grad = _is_grad_enabled()
         self.inference = _is_inference()
         self.autocast = _autocast() if _any_autocast() else None
-        self.functions = _functions()
-        self.dispatches = _dispatches()
+        self.functions = _functions() if _len_function() else _NONE
+        self.dispatches = _dispatches() if _len_dispatch() else _NONE
         self.device = torch_device.CURRENT_DEVICE
         self.context: Context = copy_context()
         self.guard: Any = None
@@ -124,7 +127,7 @@ def _functions() -> list[Any]:
 
 
 def _dispatches() -> list[Any]:
-    return dispatch._get_current_dispatch_mode_stack() if _len_dispatch() else []
+    return dispatch._get_current_dispatch_mode_stack()
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:

@@ -12,7 +12,9 @@ from .._interleave.interleaver import EndRun, Host, Interleaver, Standing
 from .._interleave.site import Site, spell
 from ..errors import NeverRanError
 from . import hooks
+from .held import Held
 from .modes import Modes, enter_block, leave_block
+from .values import LEAVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +54,7 @@ class Spot:
         "visits",
     )
 
-    def __init__(self, path: str, *, late: bool) -> None:
+    def __init__(self, path: str, late: bool) -> None:
         self.path = path
         self.input_key: Key = (path, "input")
         self.skip_key: Key = (path, "skip")
@@ -85,6 +87,8 @@ class Run(Host):
         self.outer: Run | None = None
         self.frame: FrameType | None = None
         self.modes: Modes
+        self.returning: Spot | None = None
+        self.held: Held | None = None
 
     def execute(
         self,
@@ -118,11 +122,15 @@ class Run(Host):
                     function, args, kwargs = call()
                     self.began = self.forwarding = True
                     result = function(*args, **kwargs)
+                    if self.returning is not None:
+                        result = self.output(self.returning, 0, result)
                     last = Standing(RESULT, 0, result)
                 except BaseException as raised:  # noqa: BLE001 - the bodies see it first
                     error = raised
                 finally:
                     self.forwarding = False
+            if self.held is not None:
+                self.held.model_ran(all_of_them=True)
             problem = interleaver.finish(error, last)
             if problem is not None:
                 if problem is not error:
@@ -132,6 +140,8 @@ class Run(Host):
                 finally:
                     # This frame is in the error's traceback.
                     problem = error = None
+            if self.held is not None:
+                self.held.complain()
             return result if last is None else last.value
         finally:
             for body in interleaver.workers:
@@ -165,13 +175,27 @@ class Run(Host):
     def enter(self, worker: Worker) -> tuple[bool, Modes]:
         before = self.forwarding
         self.forwarding = False
-        if worker.modes is None:
+        if self.held is not None:
+            self.held.model_ran()
+        modes = worker.modes
+        if modes is None:
+            # It starts under the modes of the `with` line, which are set now.
             worker.modes = self.modes
-        return before, enter_block(worker.modes)
+            return before, self.modes
+        return before, enter_block(modes)
 
     def leave(self, worker: Worker, before: tuple[bool, Modes]) -> None:
         self.forwarding, model = before
         worker.modes = leave_block(worker.modes, model)
+        if self.held is not None:
+            self.held.block_ran(self.interleaver.standing)
+
+    def handed_out(self, worker: Worker, site: Site, value: object) -> None:
+        if type(value) in LEAVES:
+            return
+        if self.held is None:
+            self.held = Held()
+        self.held.add(worker, site, self.interleaver.standing, value)
 
     def calls(self, path: str) -> int:
         spot = self.paths.get(path)
@@ -210,9 +234,12 @@ class Run(Host):
                 why="a container has no forward; its children are called one by one",
                 fix=f"ask for one of its children, for example `{spell(path, '')}[0]`",
             )
+        if late and path == self.once:
+            return self._watch_return(path)
         running = self._running_unhooked() if late else ()
+        wanted = []
         for name, module in chain:
-            if name in self.paths:
+            if name in self.paths or (name == self.once and module is not target):
                 continue
             if type(module).forward is _UNIMPLEMENTED and "forward" not in module.__dict__:
                 continue
@@ -226,12 +253,20 @@ class Run(Host):
                         fix="ask for it, or for its input, before the values inside it",
                     )
                 continue
-            spot = Spot(name, late=late)
+            wanted.append((name, module))
+        hooked = hooks.install([module for _, module in wanted], self)
+        for (name, _), each in zip(wanted, hooked, strict=True):
             # One module may stand in the tree under two names; calls of it are its visits.
-            hooked = hooks.install(module, self)
-            known = self.spots.setdefault(hooked, spot)
-            self.paths[name] = known
+            spot = self.spots.get(each)
+            if spot is None:
+                spot = self.spots[each] = Spot(name, late)
+            self.paths[name] = spot
         return None
+
+    def _watch_return(self, path: str) -> None:
+        """Serve the output of the traced call itself, which is running, when it returns."""
+        spot = self.returning = self.paths[path] = Spot(path, late=True)
+        spot.visits = 1
 
     @staticmethod
     def _running_unhooked() -> list[nn.Module]:

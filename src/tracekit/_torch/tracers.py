@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from .._interleave.site import Site
@@ -34,6 +34,11 @@ class InterleavingTracer(Tracer):
         **kwargs: Given to the call.
     """
 
+    keep = "all"
+    _requests: dict[str, Any] | None = None
+    _current: Run | None = None
+    _visited: Sequence[tuple[tuple[str, str], int]] = ()
+
     result = Port("result", "result", doc="What the traced call returned; can be assigned.")
 
     def __init__(
@@ -46,15 +51,13 @@ class InterleavingTracer(Tracer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, backend=backend, **kwargs)
-        if keep not in {"all", "saved"}:
-            self._state = "ended"
-            raise ValueError(f'keep is "all" or "saved", not {keep!r}')
         self.fn = fn
         self.model: Traceable | None = model
-        self.keep = keep
-        self._requests: dict[str, Any] = {}
-        self._current: Run | None = None
-        self._visited: list[tuple[tuple[str, str], int]] = []
+        if keep != "all":
+            if keep != "saved":
+                self._state = "ended"
+                raise ValueError(f'keep is "all" or "saved", not {keep!r}')
+            self.keep = keep
 
     def _site_owner(self) -> tuple[object, str]:
         return self, ""
@@ -97,7 +100,7 @@ class InterleavingTracer(Tracer):
             run.execute(worker, self.value(), self._call)
         finally:
             self._visited = run.interleaver.passed
-            self._current = None
+            self._current = self._requests = None
             # A finished tracer holds no model and no activation.
             self.model = None
             self.fn = None

@@ -25,6 +25,7 @@ from . import hooks
 from .values import checked_inputs, first_input, with_first_input
 
 _SHOWN_NAMES = 8
+_LISTS: Final = (nn.ModuleList, nn.Sequential)
 
 
 class Tree:
@@ -113,7 +114,9 @@ class Port(Suspending):
 
     def request(self, node: Any) -> Read:
         """Give the request for the value of *node* at this port, always the same object."""
-        requests: dict[str, Read] = node._requests
+        requests: dict[str, Read] | None = node._requests
+        if requests is None:
+            requests = node._requests = {}
         request = requests.get(self.name)
         if request is None:
             owner, path = node._site_owner()
@@ -383,6 +386,10 @@ class Node:
         return [node for _, node in self.named_children()]
 
     def __getitem__(self, key: Any) -> Any:
+        if type(key) is int and key >= 0 and isinstance(self._module, _LISTS):
+            child = self._child(str(key))
+            if child is not None:
+                return child
         names = list(self._module._modules)
         if isinstance(key, str):
             child = self._child(key)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import torch
 
-_LEAVES: Final = frozenset(
+LEAVES: Final = frozenset(
     {int, float, bool, str, bytes, complex, type(None), torch.dtype, torch.device, torch.Size}
 )
 _MAX_SHOWN = 4
@@ -30,7 +30,7 @@ def tensors(value: object) -> Iterator[torch.Tensor]:
         yield value
         return
     kind = type(value)
-    if kind in _LEAVES:
+    if kind in LEAVES:
         return
     if isinstance(value, tuple | list):
         for item in value:
@@ -71,7 +71,7 @@ def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
     Returns:
         As `map_tensors`.
     """
-    if isinstance(value, torch.Tensor) or type(value) in _LEAVES:
+    if isinstance(value, torch.Tensor) or type(value) in LEAVES:
         return change(value)
     if isinstance(value, tuple):
         items = [map_leaves(item, change) for item in value]

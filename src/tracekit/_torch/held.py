@@ -1,0 +1,143 @@
+"""Tensors that were handed out, and what became of them.
+
+A read hands out the model's own tensor, so that edits in place count. Two silent mistakes follow:
+
+* the model overwrites the tensor later (an activation in place), and the held value changes;
+* the block edits it in place when the model is past it, and the edit comes too late.
+
+Both show in the tensor's version counter, which torch raises at each write in place. Counters are
+compared at each switch between block and model: for the tensors read last at each of them, for
+all at the end. Warnings are given at the end of the run, at the line of the read; of what the
+model overwrote only if somebody still holds it, since `h.output.clone()` lets go of it at once.
+
+Tensors are held weakly: what a block lets go of is not kept for this.
+
+Things that don't work:
+
+- "Alive at the end" alone as "held by the user". A tensor that autograd has saved keeps its Python
+  object alive. So the garbage collector is asked who refers to it, once a run, and only when
+  there is something to complain about.
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from .._interleave.site import Site
+from ..errors import HeldValueWarning
+from .values import tensors
+
+if TYPE_CHECKING:
+    from .._interleave.interleaver import Standing
+    from .._interleave.worker import Worker
+
+_RECENT: Final = 64
+"""How many tensors are looked at in each switch: a run with n reads must not pay for n * n."""
+
+_OVERWRITTEN: Final = (
+    "the value of `{site}`, read here, was overwritten in place by the model later: the name now "
+    "shows the new numbers. Keep a copy: `{site}.clone()`"
+)
+_TOO_LATE: Final = (
+    "the value of `{site}`, read here, was edited in place when the model was already past it: "
+    "the edit does not reach the model as `{site}`. Edit it before the block asks for a later "
+    "value, or edit a copy: `{site}.clone()`"
+)
+
+
+class _Entry:
+    __slots__ = ("place", "ref", "site", "standing", "version")
+
+    def __init__(
+        self, tensor: torch.Tensor, site: Site, standing: Standing | None, place: tuple[str, int]
+    ) -> None:
+        self.ref = weakref.ref(tensor)
+        self.version = tensor._version
+        self.site = site
+        self.standing = standing
+        self.place = place
+
+
+class Held:
+    """The tensors that one run has handed out."""
+
+    __slots__ = ("_complaints", "_entries", "_overwritten")
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry] = []
+        self._complaints: dict[tuple[str, int], str] = {}
+        self._overwritten: list[_Entry] = []
+
+    def add(self, worker: Worker, site: Site, standing: Standing | None, value: object) -> None:
+        """Note what a block has read."""
+        place: tuple[str, int] | None = None
+        for tensor in tensors(value):
+            if tensor.is_inference():
+                continue  # has no version counter
+            if place is None:
+                place = worker.position()
+            self._entries.append(_Entry(tensor, site, standing, place))
+
+    def model_ran(self, *, all_of_them: bool = False) -> None:
+        """A block resumes, or the run is over: what changed was changed by the model."""
+        for entry, _ in self._changed(all_of_them=all_of_them):
+            self._overwritten.append(entry)
+
+    def block_ran(self, standing: Standing | None) -> None:
+        """A block has suspended or ended: what changed was changed by the block.
+
+        Args:
+            standing: Where the model stands: an edit of the value there is in time.
+        """
+        changed = self._changed(all_of_them=False)
+        if not changed:
+            return
+        in_time = {
+            _storage(tensor)
+            for entry, tensor in changed
+            if standing is not None and entry.standing is standing
+        }
+        for entry, tensor in changed:
+            # The same memory may have been read at an earlier site as well.
+            if _storage(tensor) not in in_time:
+                self._complaints.setdefault(entry.place, _TOO_LATE.format(site=entry.site))
+
+    def _changed(self, *, all_of_them: bool) -> list[tuple[_Entry, torch.Tensor]]:
+        entries = self._entries if all_of_them else self._entries[-_RECENT:]
+        changed = []
+        for entry in entries:
+            tensor = entry.ref()
+            if tensor is not None and tensor._version != entry.version:
+                entry.version = tensor._version
+                changed.append((entry, tensor))
+        return changed
+
+    def complain(self) -> None:
+        """Give the warnings, once for each line."""
+        for entry in self._overwritten:
+            if entry.place not in self._complaints and _is_held(entry.ref):
+                self._complaints[entry.place] = _OVERWRITTEN.format(site=entry.site)
+        complaints, self._complaints = self._complaints, {}
+        self._entries, self._overwritten = [], []
+        for (filename, lineno), text in complaints.items():
+            warnings.warn_explicit(text, HeldValueWarning, filename, lineno)
+
+
+def _is_held(ref: weakref.ref[torch.Tensor]) -> bool:
+    """Tell whether something in Python refers to the tensor, other than the run itself."""
+    tensor = ref()
+    return tensor is not None and any(
+        type(referrer).__name__ != "Standing" for referrer in gc.get_referrers(tensor)
+    )
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    try:
+        return tensor.untyped_storage()._cdata
+    except (RuntimeError, NotImplementedError):
+        return id(tensor)
