@@ -467,9 +467,13 @@ def offloaded(module: nn.Module, name: str) -> torch.Tensor | None:
     hook = getattr(module, "_hf_hook", None)
     for one in getattr(hook, "hooks", (hook,)):
         weights = getattr(one, "weights_map", None)
-        if weights is not None and name in set(weights):
+        if weights is None:
+            continue
+        try:
             found: torch.Tensor = weights[name]
-            return found
+        except KeyError:
+            continue
+        return found
     return None
 
 

@@ -391,6 +391,10 @@ class TransformersModel(Part):
             return self._standard(self.anatomy.layers)
         return super().__getattr__(name)
 
+    def __dir__(self) -> list[str]:
+        named = [] if isinstance(self._anatomy, NoStandardNameError) else ["layers"]
+        return sorted({*super().__dir__(), *named, *self._tree.aliases.get("", ())})
+
     def _standard(self, path: str) -> StandardPart:
         """Give the node of a module under its standard name."""
         found = self._standard_parts.get(path)

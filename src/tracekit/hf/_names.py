@@ -120,9 +120,7 @@ class Anatomy:
                 return f"{self.layers}.{index % len(found)}.{child}"
             found = None
         if found is None:
-            have = [
-                one for one in STANDARD if any(getattr(self, one) or ()) or getattr(self, one)
-            ]
+            have = [one for one in STANDARD if any(getattr(self, one) or ())]
             raise NoStandardNameError(
                 f"this model has no part {name!r}",
                 seen=f"standard names that it has: {', '.join(have)}",

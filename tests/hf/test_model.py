@@ -1,0 +1,786 @@
+"""`LanguageModel`: traced runs against transformers called directly and hand-written hooks."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+import transformers
+from decoders import DECODERS, saved, tokenizer
+from families import FAMILIES
+
+import tracekit
+from tracekit.errors import (
+    GenerateOnlyError,
+    ModelNotFoundError,
+    NoAttentionWeightsError,
+    NoStandardNameError,
+    NoTokenizerError,
+    PromptError,
+    UnsupportedGenerationError,
+    WeightsNotLoadedError,
+    WrongModelClassError,
+)
+from tracekit.hf import LanguageModel, TransformersModel
+
+LONG = "The Eiffel Tower is in the city of"
+SHORT = "Rome is in"
+NO_ATTENTION = ("mamba", "mamba2")
+NO_MLP = (*NO_ATTENTION, "opt")
+
+
+@pytest.fixture(autouse=True)
+def _clean(no_residue):
+    transformers.logging.disable_progress_bar()
+    yield
+    transformers.logging.enable_progress_bar()
+
+
+def loud(module):
+    """Weights as large as a trained model's, so that a wrong value shows."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(5)
+    return module
+
+
+def built(family="gpt2", **options):
+    return LanguageModel(loud(DECODERS[family].build()), tokenizer(), **options)
+
+
+def encoded(*texts, **options):
+    side = {"padding": True, "padding_side": "left"} if len(texts) > 1 else {}
+    return dict(tokenizer()(list(texts), return_tensors="pt", **side, **options))
+
+
+def outputs(module, paths, **call):
+    """The outputs of modules by hand-written hooks, and the logits."""
+    found = {}
+    handles = [
+        module.get_submodule(path).register_forward_hook(
+            lambda _, args, out, path=path: found.__setitem__(
+                path, out[0] if isinstance(out, tuple) else out
+            )
+        )
+        for path in paths
+    ]
+    try:
+        with torch.no_grad():
+            logits = module(**call).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found, logits
+
+
+class TestLoading:
+    def test_names_and_shapes_are_there_before_the_weights(self, tmp_path):
+        model = LanguageModel(saved(tmp_path))
+
+        assert not model.dispatched
+        assert torch.device("cpu") == model.device
+        assert (2, 32, 4, 4, 97) == (
+            model.n_layers,
+            model.d_model,
+            model.n_heads,
+            model.n_kv_heads,
+            model.d_vocab,
+        )
+        assert "GPT2LMHeadModel" in repr(model)
+        assert "layers" in dir(model)
+        assert "attn" in dir(model.layers[0])
+
+    def test_the_first_run_loads_them_with_transformers_progress_bar(self, tmp_path, capfd):
+        model = LanguageModel(saved(tmp_path))
+        transformers.logging.enable_progress_bar()
+        before = capfd.readouterr().err
+        with model.trace(SHORT):
+            logits = model.output.logits
+
+        assert "Loading weights" not in before
+        assert "Loading weights" in capfd.readouterr().err
+        assert model.dispatched
+        expected = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "gpt2")
+        assert torch.equal(expected(**encoded(SHORT)).logits, logits)
+
+    def test_nodes_from_before_are_the_loaded_ones_after(self, tmp_path):
+        model = LanguageModel(saved(tmp_path, "llama"))
+        native, standard = model.model.layers[0].mlp, model.layers[0].mlp
+        model.dispatch()
+
+        assert not native.gate_proj.weight.is_meta
+        assert native.gate_proj.weight is standard.gate_proj.weight
+        assert model.model.layers[0].mlp is native
+        with model.trace(SHORT):
+            assert native.output.shape == standard.output.shape
+
+    def test_a_parameter_asked_for_before(self, tmp_path):
+        model = LanguageModel(saved(tmp_path))
+        with pytest.raises(WeightsNotLoadedError) as caught:
+            _ = model.transformer.wte.weight
+
+        assert str(caught.value).startswith(
+            "`transformer.wte.weight` has no values yet: the weights are not loaded"
+        )
+        assert "model.dispatch()" == caught.value.fix
+
+    def test_dispatch_loads_at_once(self, tmp_path):
+        model = LanguageModel(saved(tmp_path), dispatch=True)
+
+        assert model.dispatched
+        assert not model.lm_head.weight.is_meta
+        assert model._module.lm_head.weight is model._module.transformer.wte.weight
+
+    def test_a_call_loads_too(self, tmp_path):
+        model = LanguageModel(saved(tmp_path))
+
+        assert (1, 3, 97) == model(**encoded(SHORT)).logits.shape
+
+    def test_what_is_set_before_holds_after(self, tmp_path):
+        model = LanguageModel(saved(tmp_path))
+        model.set_attn_implementation("eager")
+        model.train()
+        model.dispatch()
+
+        assert "eager" == model.config._attn_implementation
+        assert model.training
+
+    def test_the_dtype(self, tmp_path):
+        model = LanguageModel(saved(tmp_path), dtype=torch.bfloat16)
+        with model.trace(SHORT):
+            hidden = model.layers[0].output
+
+        assert torch.bfloat16 == hidden.dtype
+
+    def test_a_loaded_model_is_wrapped_as_it_is(self):
+        module = DECODERS["gpt2"].build()
+        model = LanguageModel(module, tokenizer())
+
+        assert model._module is module
+        assert model.dispatched
+
+    def test_its_tokenizer_is_found_by_its_name(self, tmp_path):
+        module = transformers.AutoModelForCausalLM.from_pretrained(saved(tmp_path))
+        with LanguageModel(module).trace(SHORT) as tracer:
+            ids = tracer.tokens.ids
+
+        assert encoded(SHORT)["input_ids"].tolist() == ids
+
+    def test_or_not_at_all(self):
+        model = LanguageModel(DECODERS["gpt2"].build())
+        with pytest.raises(NoTokenizerError, match="does not know where it was loaded from"):
+            model.trace(SHORT).run(lambda: None)
+        with model.trace([[4, 5, 6]]) as tracer:
+            shape = model.output.logits.shape
+
+        assert (1, 3, 97) == shape
+        assert [["4", "5", "6"]] == list(tracer.tokens)
+
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        with pytest.raises(ModelNotFoundError):
+            LanguageModel(tmp_path / "nothing")
+
+    @pytest.mark.parametrize("thing", [7, torch.nn.Linear(2, 2)])
+    def test_what_is_no_model_of_transformers(self, thing):
+        with pytest.raises(TypeError, match="a folder, a name or a model of transformers"):
+            LanguageModel(thing)
+
+    def test_an_encoder(self):
+        with pytest.raises(WrongModelClassError, match="`BertModel` does not generate text"):
+            LanguageModel(transformers.BertModel(FAMILIES["bert"].build_on_meta().config))
+
+    def test_options_for_a_model_that_is_loaded(self):
+        with pytest.raises(TypeError, match="dtype: options of loading"):
+            LanguageModel(DECODERS["gpt2"].build_on_meta(), dtype=torch.float16)
+
+    def test_offloaded_parameters_are_real_in_a_block(self, tmp_path):
+        accelerate = pytest.importorskip("accelerate")
+        module = DECODERS["llama"].build()
+        expected = module.model.layers[0].mlp.up_proj.weight.detach().clone()
+        logits = module(**encoded(SHORT)).logits
+        accelerate.cpu_offload(module, execution_device=torch.device("cpu"))
+        model = LanguageModel(module, tokenizer())
+        with model.trace(SHORT):
+            inside = model.layers[0].mlp.up_proj.weight
+            hidden = model.layers[0].output
+            traced = model.output.logits
+
+        assert module.model.layers[0].mlp.up_proj.weight.is_meta
+        assert torch.equal(expected, inside)
+        assert torch.equal(expected, model.layers[0].mlp.up_proj.weight)
+        assert torch.equal(logits, traced)
+        assert torch.device("cpu") == model.device == hidden.device
+
+
+@pytest.mark.parametrize("family", DECODERS)
+class TestEveryFamily:
+    def test_values_are_those_of_hand_written_hooks(self, family):
+        """Bit for bit, under the standard names, each a tensor."""
+        model = built(family)
+        parts = model.anatomy
+        paths = [parts.embed, parts.norm]
+        for index in range(model.n_layers):
+            paths.append(f"{parts.layers}.{index}")
+            if family not in NO_ATTENTION:
+                paths.append(parts.path("attn", index))
+            if family not in NO_MLP:
+                paths.append(parts.path("mlp", index))
+        expected, logits = outputs(model._module, paths, **encoded(LONG))
+        got = {}
+        with torch.no_grad(), model.trace(LONG):
+            got[parts.embed] = model.embed.output
+            for index, layer in enumerate(model.layers):
+                if family not in NO_ATTENTION:
+                    got[parts.path("attn", index)] = layer.attn.output
+                if family not in NO_MLP:
+                    got[parts.path("mlp", index)] = layer.mlp.output
+                got[f"{parts.layers}.{index}"] = layer.output
+            got[parts.norm] = model.norm.output
+            traced = model.output.logits
+
+        assert torch.equal(logits, traced)
+        assert set(expected) == set(got)
+        assert all(torch.equal(expected[path], got[path]) for path in expected)
+        assert {(1, 8, 32)} == {tuple(value.shape) for value in got.values()}
+
+    def test_an_assigned_output_reaches_the_model(self, family):
+        model = built(family)
+        path = f"{model.anatomy.layers}.0"
+        handle = model._module.get_submodule(path).register_forward_hook(
+            lambda _, args, out: (out[0] * 2, *out[1:]) if isinstance(out, tuple) else out * 2
+        )
+        with torch.no_grad():
+            expected = model._module(**encoded(LONG)).logits
+        handle.remove()
+        with torch.no_grad(), model.trace(LONG):
+            model.layers[0].output = model.layers[0].output * 2
+            assigned = model.output.logits
+        with torch.no_grad(), model.trace(LONG):
+            model.layers[0].output[:] *= 2
+            edited = model.output.logits
+
+        assert torch.equal(expected, assigned)
+        assert torch.equal(expected, edited)
+
+    def test_the_lens_of_the_last_layer_is_the_output(self, family):
+        model = built(family)
+        with torch.no_grad(), model.trace(LONG):
+            lens = model.logit_lens(model.layers[-1].output)
+            logits = model.output.logits
+
+        assert torch.equal(logits, lens)
+
+    def test_generated_ids_are_transformers_own(self, family):
+        model = built(family)
+        expected = model._module.generate(**encoded(LONG, SHORT), max_new_tokens=4)
+        seen = []
+        with model.generate([LONG, SHORT], max_new_tokens=4) as tracer:
+            for step in tracer.iter[:]:
+                seen.append((step, tuple(model.layers[0].output.shape)))
+            after = True
+            ids = tracer.result
+
+        assert after
+        assert torch.equal(expected, ids)
+        steps = ids.shape[1] - 8
+        assert [(0, (2, 8, 32)), *((n, (2, 1, 32)) for n in range(1, steps))] == seen
+
+
+class TestHeads:
+    @pytest.mark.parametrize(
+        "family", sorted(DECODERS.keys() - {*NO_ATTENTION, "deepseekv3"})
+    )
+    def test_heads_make_the_attention_that_the_model_makes(self, family):
+        """q, k and v have the shapes of their heads; z mixed by the output projection is output."""
+        model = built(family)
+        parts = {}
+        with torch.no_grad(), model.trace(LONG):
+            attn = model.layers[0].attn
+            for name in ("q", "k", "v"):
+                parts[name] = getattr(attn, name)
+            parts["z"] = attn.z
+            out = attn.output
+        n, kv, d = model.n_heads, model.n_kv_heads, model.d_head
+
+        assert (1, 8, n, d) == parts["q"].shape == parts["z"].shape
+        assert (1, 8, kv, d) == parts["k"].shape == parts["v"].shape
+        # The first token can only look at itself, so each head gives its group's value; except
+        # where a sink takes a share of the attention.
+        if family != "gptoss":
+            torch.testing.assert_close(
+                parts["z"][:, 0], parts["v"][:, 0].repeat_interleave(n // kv, 1)
+            )
+        assert (1, 8, 32) == out.shape
+
+    @pytest.mark.parametrize("family", ["gpt2", "llama", "neox", "bloom", "falcon", "phi3"])
+    @pytest.mark.parametrize("name", ["q", "k", "v", "z"])
+    def test_an_edit_in_place_and_an_assignment_do_the_same(self, family, name):
+        model = built(family)
+        results = []
+        for assign in (False, True):
+            with torch.no_grad(), model.trace(LONG):
+                attn = model.layers[0].attn
+                heads = getattr(attn, name)
+                if assign:
+                    new = heads.clone()
+                    new[:, :, 0] += 1
+                    setattr(attn, name, new)
+                else:
+                    heads[:, :, 0] += 1
+                results.append(model.output.logits)
+        with torch.no_grad():
+            plain = model._module(**encoded(LONG)).logits
+
+        assert torch.equal(*results)
+        assert not torch.equal(plain, results[0])
+
+    def test_ablating_a_head_is_what_a_hook_would_do(self):
+        model = built("llama")
+
+        def ablate(module, args):
+            (hidden,) = args
+            hidden = hidden.clone()
+            hidden[..., 8:16] = 0
+            return (hidden,)
+
+        handle = model._module.model.layers[1].self_attn.o_proj.register_forward_pre_hook(ablate)
+        with torch.no_grad():
+            expected = model._module(**encoded(LONG)).logits
+        handle.remove()
+        with torch.no_grad(), model.trace(LONG):
+            model.layers[1].attn.z[:, :, 1] = 0
+            got = model.output.logits
+
+        assert torch.equal(expected, got)
+
+    def test_what_is_not_known(self):
+        model = built("deepseekv3")
+        with pytest.raises(NoStandardNameError, match="has no heads `k` that are known"):
+            model.trace(SHORT).run(lambda: model.layers[0].attn.k)
+
+    def test_grouped_queries_of_one_projection_lie_apart(self):
+        config = transformers.FalconConfig(
+            vocab_size=97,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_kv_heads=2,
+            new_decoder_architecture=True,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+        model = LanguageModel(transformers.FalconForCausalLM(config).eval(), tokenizer())
+        with torch.no_grad(), model.trace(SHORT):
+            attn = model.layers[0].attn
+            values = attn.v
+            z = attn.z
+        torch.testing.assert_close(z[:, 0], values[:, 0].repeat_interleave(2, 1))
+
+        with pytest.raises(NoStandardNameError, match="has no heads `q`"):
+            model.trace(SHORT).run(lambda: model.layers[0].attn.q)
+
+
+class TestNames:
+    def test_standard_and_native_names_are_one_module(self):
+        model = built("neox")
+
+        assert model.layers[0]._module is model.gpt_neox.layers[0]._module
+        assert model.layers[0].attn._module is model.gpt_neox.layers[0].attention._module
+        assert model.embed is model.gpt_neox.embed_in
+        assert ["gpt_neox.layers.0", "gpt_neox.layers.1"] == [one.path for one in model.layers]
+        assert model.layers[-1] is model.layers[1] is model.layers[0:2][1]
+        assert model.get("layers.1.attn") is model.layers[1].attn
+
+    def test_a_native_name_gives_what_the_module_gives(self):
+        model = built("bloom")
+        with model.trace(SHORT):
+            native = model.transformer.h[0].output
+            standard = model.layers[0].output
+
+        assert isinstance(native, tuple)
+        assert native[0] is standard
+
+    def test_a_part_that_an_architecture_does_not_have(self):
+        model = built("mamba")
+
+        assert not hasattr(model.layers[0], "attn")
+        with pytest.raises(NoStandardNameError, match="no part 'attn'") as caught:
+            _ = model.layers[0].attn
+        assert "layers, embed, norm, lm_head" in caught.value.seen
+        with pytest.raises(NoStandardNameError, match="has no n_heads"):
+            _ = model.n_heads
+
+    def test_a_users_own_names_are_added(self):
+        model = built(rename={"transformer.h": "blocks"})
+
+        assert model.blocks[0]._module is model.layers[0]._module
+
+    def test_inside_an_adapters_wrapper(self):
+        """As a PeftModel holds its model."""
+        inner = DECODERS["llama"].build()
+
+        class Wrapper(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.base_model = torch.nn.Module()
+                self.base_model.model = inner
+                self.config = inner.config
+
+            def forward(self, **kwargs):
+                return inner(**kwargs)
+
+            def generate(self, **kwargs):
+                return inner.generate(**kwargs)
+
+            def get_base_model(self):
+                return inner
+
+        model = LanguageModel(Wrapper(), tokenizer())
+        with model.trace([LONG, SHORT]):
+            hidden = model.layers[0].attn.output
+            logits = model.output.logits
+        with model.generate(SHORT, max_new_tokens=2) as tracer:
+            ids = tracer.result
+
+        assert "base_model.model.model.layers.0" == model.layers[0].path
+        assert (2, 8, 32) == hidden.shape
+        assert torch.equal(inner(**encoded(LONG, SHORT)).logits[0], logits[0])
+        assert torch.equal(inner.generate(**encoded(SHORT), max_new_tokens=2), ids)
+
+
+class TestInputs:
+    def test_a_batch_gives_each_prompt_what_it_gives_alone(self):
+        model = built()
+        alone = []
+        for text in (LONG, SHORT):
+            with torch.no_grad(), model.trace(text):
+                alone.append(model.output.logits[0])
+        with torch.no_grad(), model.trace([LONG, SHORT]) as tracer:
+            together = model.output.logits
+
+        for row, expected in enumerate(alone):
+            torch.testing.assert_close(together[row, -len(expected) :], expected)
+        assert [8, 3] == tracer.tokens.lengths.tolist()
+
+    def test_tokens_are_found_in_each_row(self):
+        model = built()
+        with model.trace([LONG, SHORT]) as tracer:
+            where = tracer.tokens.where(0)
+            model.embed.output[where] = 0
+            changed = model.embed.output.abs().sum(-1) == 0
+
+        assert [[True, *[False] * 7], [*[False] * 5, True, False, False]] == changed.tolist()
+
+    def test_labels_give_a_loss(self):
+        model = built()
+        with model.trace(LONG, labels=LONG):
+            loss = model.output.loss
+        ids = encoded(LONG)
+
+        assert loss == model._module(**ids, labels=ids["input_ids"]).loss
+
+    def test_an_option_of_generate(self):
+        with pytest.raises(GenerateOnlyError, match=r"`max_new_tokens` was given to trace\(\)") as e:
+            built().trace(SHORT, max_new_tokens=3)
+
+        assert "model.generate(prompt, max_new_tokens=3)" == e.value.fix
+
+    def test_an_empty_prompt_is_refused_before_the_block(self):
+        ran = []
+        with pytest.raises(PromptError, match="the prompt is empty"):
+            built().trace("").run(lambda: ran.append(1))
+
+        assert [] == ran
+
+    def test_a_given_cache_is_gone_on_from(self):
+        model = built()
+        cache = transformers.DynamicCache(config=model.config)
+        name = "cache" if "cache" in model._reader._parameters else "past_key_values"
+        with torch.no_grad():
+            whole = model._module(**encoded(f"{LONG} {SHORT}")).logits
+            with model.trace(LONG, **{name: cache}):
+                first = model.output.logits
+            with model.trace(SHORT, **{name: cache}) as tracer:
+                numbers = tracer.tokens.numbers
+                second = model.output.logits
+
+        torch.testing.assert_close(whole, torch.cat([first, second], 1))
+        assert [[8, 9, 10]] == numbers.tolist()
+
+    def test_attention_weights_are_kept_by_the_switch_that_the_error_names(self):
+        model = built()
+        with pytest.raises(NoAttentionWeightsError) as caught:
+            model.trace(SHORT, output_attentions=True).run(lambda: None)
+        assert 'model.set_attn_implementation("eager")' == caught.value.fix
+
+        model.set_attn_implementation("eager")
+        with model.trace(SHORT, output_attentions=True):
+            attentions = model.output.attentions
+
+        assert 2 == len(attentions)
+        assert (1, 4, 3, 3) == attentions[0].shape
+
+    def test_an_edit_shows_in_transformers_recorded_hidden_states(self):
+        model = built()
+        with model.trace(SHORT, output_hidden_states=True):
+            model.layers[0].output[:] = 7.0
+            states = model.output.hidden_states
+
+        assert (states[1] == 7).all()
+
+
+class TestGenerate:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"do_sample": True, "temperature": 2.0},
+            {"num_beams": 2},
+            {"do_sample": True, "num_return_sequences": 3},
+            {"num_beams": 3, "num_return_sequences": 2},
+            {"use_cache": False},
+            {"cache_implementation": "static"},
+            {"prefill_chunk_size": 3},
+            {"min_new_tokens": 3, "repetition_penalty": 1.5},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("family", ["gpt2", "llama"])
+    def test_every_way_of_generating_gives_transformers_ids(self, options, family):
+        model = built(family)
+        torch.manual_seed(5)
+        expected = model._module.generate(**encoded(LONG, SHORT), max_new_tokens=4, **options)
+        shapes, numbers = [], []
+        torch.manual_seed(5)
+        with model.generate([LONG, SHORT], max_new_tokens=4, **options) as tracer:
+            for step in tracer.iter[:]:
+                shapes.append(model.embed.output.shape[:2])
+                numbers.append(tracer.tokens.numbers)
+            ids = tracer.result
+
+        assert torch.equal(expected, ids)
+        assert shapes == [found.shape for found in numbers]
+        last = numbers[-1][:, -1]
+        steps = len(shapes) - (2 if "prefill_chunk_size" in options else 0)
+        copies = len(last) // 2
+        assert [8 + steps - 2] * copies + [3 + steps - 2] * copies == last.tolist()
+
+    def test_a_row_that_ends_early(self):
+        model = built()
+        model._module.generation_config.eos_token_id = None
+        ids = model._module.generate(**encoded(LONG, SHORT), max_new_tokens=4)
+        ends = int(ids[1, 9])
+        expected = model._module.generate(
+            **encoded(LONG, SHORT), max_new_tokens=4, eos_token_id=ends, pad_token_id=0
+        )
+        hidden = []
+        with model.generate(
+            [LONG, SHORT], max_new_tokens=4, eos_token_id=ends, pad_token_id=0
+        ) as tracer:
+            for _ in tracer.iter[:]:
+                hidden.append(model.layers[0].output)
+            rows = tracer.tokens.along(hidden)
+            got = tracer.result
+
+        assert torch.equal(expected, got)
+        answers = [got[0, 8:].tolist(), got[1, 8:].tolist()]
+        for row, length, answer in zip(rows, (8, 3), answers, strict=True):
+            stop = answer.index(ends) + 1 if ends in answer else len(answer)
+            # The model reads a token in the step after it was made: a last one is never read.
+            assert (min(length + stop, 8 + len(hidden) - 1 - (8 - length)), 32) == row.shape
+
+    def test_what_is_joined_along_tokens_is_one_forward_of_the_whole(self):
+        model = built("llama")
+        hidden = []
+        with model.generate([LONG, SHORT], max_new_tokens=5, min_new_tokens=5) as tracer:
+            for _ in tracer.iter[:]:
+                hidden.append(model.layers[1].output)
+            ids = tracer.result
+        for row, got in enumerate(tracer.tokens.along(hidden)):
+            whole = [one for one in ids[row].tolist() if one != 0]
+            with torch.no_grad(), model.trace([whole]):
+                expected = model.layers[1].output[0]
+
+            torch.testing.assert_close(got, expected[:-1])
+
+    def test_steering_each_step_is_what_a_hook_would_do(self):
+        model = built()
+        direction = torch.randn(32, generator=torch.Generator().manual_seed(3)) * 5
+        handle = model._module.transformer.h[0].register_forward_hook(
+            lambda _, args, out: (
+                (out[0] + direction, *out[1:]) if isinstance(out, tuple) else out + direction
+            )
+        )
+        expected = model._module.generate(**encoded(LONG), max_new_tokens=6)
+        handle.remove()
+        plain = model._module.generate(**encoded(LONG), max_new_tokens=6)
+        with model.generate(LONG, max_new_tokens=6) as tracer:
+            for _ in tracer.iter[:]:
+                model.layers[0].output += direction
+            ids = tracer.result
+
+        assert torch.equal(expected, ids)
+        assert not torch.equal(plain, ids)
+
+    def test_answer_tokens_only(self):
+        model = built()
+        with model.generate([LONG, SHORT], max_new_tokens=4, min_new_tokens=4) as tracer:
+            edited = []
+            for _ in tracer.iter[:]:
+                hidden = model.layers[0].output
+                hidden[tracer.tokens.answer] = 0
+                edited.append((hidden == 0).all(-1))
+            ids = tracer.result
+
+        assert not edited[0].any()
+        assert all(one.all() for one in edited[1:])
+        assert 12 == ids.shape[1]
+
+    def test_a_streamer_gets_the_tokens(self):
+        got = []
+
+        class Streamer(transformers.generation.BaseStreamer):
+            def put(self, value):
+                got.extend(value.reshape(-1).tolist())
+
+            def end(self):
+                got.append("end")
+
+        model = built()
+        with model.generate(SHORT, max_new_tokens=3, streamer=Streamer()) as tracer:
+            ids = tracer.result
+
+        assert [*ids[0].tolist(), "end"] == got
+
+    def test_untraced(self):
+        model = built()
+        expected = model._module.generate(**encoded(SHORT), max_new_tokens=3)
+
+        assert torch.equal(expected, model.generate(SHORT, max_new_tokens=3, trace=False))
+
+    def test_an_output_with_scores(self):
+        model = built()
+        with model.generate(
+            SHORT, max_new_tokens=2, return_dict_in_generate=True, output_scores=True
+        ) as tracer:
+            result = tracer.result
+
+        assert 2 == len(result.scores)
+        assert result.sequences[0].tolist() == tracer.tokens.ids[0]
+
+    def test_encoder_decoders_generate_too(self):
+        model = LanguageModel(loud(FAMILIES["t5"].build()), tokenizer())
+        expected = model._module.generate(**encoded(LONG), max_new_tokens=3)
+        with model.generate(LONG, max_new_tokens=3) as tracer:
+            numbers = []
+            for _ in tracer.iter[:]:
+                _ = model.lm_head.output
+                numbers.append(tracer.tokens.numbers.tolist())
+            ids = tracer.result
+
+        assert torch.equal(expected, ids)
+        assert [[[n]] for n in range(len(numbers))] == numbers
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("assistant_model", "draft"), ("prompt_lookup_num_tokens", 2), ("assistant_early_exit", 1)],
+    )
+    def test_several_tokens_a_step_are_refused(self, name, value):
+        with pytest.raises(UnsupportedGenerationError, match=f"`{name}` makes several tokens"):
+            built().generate(SHORT, **{name: value})
+
+    def test_also_in_a_generation_config(self):
+        config = transformers.GenerationConfig(prompt_lookup_num_tokens=2)
+        with pytest.raises(UnsupportedGenerationError, match="`prompt_lookup_num_tokens`"):
+            built().generate(SHORT, generation_config=config)
+
+    def test_continuous_batching_is_refused(self):
+        with pytest.raises(UnsupportedGenerationError, match=r"generate_batch\(\) cannot be traced"):
+            built().generate_batch([[4, 5]])
+
+    def test_a_skip_that_would_leave_a_cache_short_is_refused(self):
+        model = built()
+        zeros = torch.zeros(1, 3, 32)
+
+        def skip_layer():
+            model.layers[0].skip(zeros)
+
+        with pytest.raises(UnsupportedGenerationError, match="cannot be skipped in a generation"):
+            model.generate(SHORT, max_new_tokens=2).run(skip_layer)
+
+    def test_but_an_mlp_can_be_skipped_and_a_layer_in_a_trace(self):
+        model = built()
+        with model.generate(SHORT, max_new_tokens=2) as tracer:
+            for _ in tracer.iter[:]:
+                mlp = model.layers[0].mlp
+                mlp.skip(torch.zeros_like(mlp.input))
+            ids = tracer.result
+        with model.trace(SHORT):
+            layer = model.layers[0]
+            layer.skip(layer.input)
+            out = layer.output
+
+        assert 5 == ids.shape[1]
+        assert (1, 3, 32) == out.shape
+
+
+class TestHelpers:
+    def test_the_most_probable_tokens(self):
+        model = built()
+        with model.trace([LONG, SHORT]):
+            logits = model.output.logits
+        best = model.next_tokens(logits, 3)
+        probabilities = logits[:, -1].softmax(-1)
+
+        assert 2 == len(best)
+        for row, tokens in enumerate(best):
+            values, ids = probabilities[row].topk(3)
+            assert [model.tokenizer.decode([one]) for one in ids.tolist()] == [t for t, _ in tokens]
+            torch.testing.assert_close(values, torch.tensor([p for _, p in tokens]))
+
+    def test_of_what_are_no_logits(self):
+        with pytest.raises(PromptError, match=r"logits of shape \(3,\)"):
+            built().next_tokens(torch.zeros(3))
+
+
+class TestOtherClasses:
+    def test_a_classifier(self, tmp_path):
+        path = saved(tmp_path, "bert")
+        model = TransformersModel(path, auto="AutoModelForMaskedLM")
+        with model.trace([LONG, SHORT]):
+            hidden = model.bert.encoder.layer[0]["output"].output
+            logits = model.output.logits
+        encoding = tokenizer()([LONG, SHORT], return_tensors="pt", padding=True)
+        expected = transformers.AutoModelForMaskedLM.from_pretrained(path)(**encoding).logits
+
+        assert torch.equal(expected, logits)
+        assert (2, 8, 32) == hidden.shape
+
+    def test_a_model_of_images(self, tmp_path):
+        path = saved(tmp_path, "vit", with_tokenizer=False)
+        model = TransformersModel(path, auto="AutoModelForImageClassification")
+        images = FAMILIES["vit"].inputs()["pixel_values"]
+        with model.trace(images):
+            logits = model.output.logits
+
+        assert torch.equal(model._module(images).logits, logits)
+
+    @pytest.mark.parametrize("family", ["llava", "whisper", "t5", "bart"])
+    def test_several_kinds_of_input(self, family, tmp_path):
+        path = saved(tmp_path, family, with_tokenizer=False)
+        model = LanguageModel(path)
+        inputs = FAMILIES[family].inputs()
+        with model.trace(**inputs):
+            logits = model.output.logits
+
+        assert torch.equal(model._module(**inputs).logits, logits)
+
+    def test_the_bare_model_is_the_default(self, tmp_path):
+        assert "BertModel" == type(TransformersModel(saved(tmp_path, "bert"))._module).__name__
+
+
+def test_the_front_door():
+    assert tracekit.LanguageModel is LanguageModel
+    assert pickle.loads(pickle.dumps(PromptError("x"))).args == ("x",)
