@@ -269,6 +269,31 @@ def test_an_error_on_the_way_back_makes_the_skip_stale(method):
     assert function() == ["error", "inline"]
 
 
+def test_an_interrupt_after_engaging_leaves_the_next_turns_alone(method):
+    from contextlib import nullcontext
+
+    class Interrupted(Block):
+        def __enter__(self):
+            frame = sys._getframe(1)
+            self.skip = skip.arm(frame, frame.f_lasti + 2)
+            self.skip.engage()
+            raise KeyboardInterrupt
+
+    def function():
+        got = []
+        for manager in (Interrupted(), nullcontext(), Block(), Interrupted(), Block()):
+            try:
+                with manager:
+                    got.append("inline")
+            except KeyboardInterrupt:
+                got.append("interrupted")
+            else:
+                got.append("done")
+        return got
+
+    assert function() == ["interrupted", "inline", "done", "done", "interrupted", "done"]
+
+
 def test_a_dropped_tracer_takes_its_skip_along(method):
     def function():
         try:
