@@ -19,6 +19,7 @@ function that reads the attribute would hand the marker on).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -136,7 +137,11 @@ _CONVERSIONS: Final = ("", "s", "r", "a")
 class Hooks:
     """What the inserted checks call. `docs/inside/map.md` has the table of what each must do."""
 
-    resolve: Callable[[Any], Callable[..., Generator[Any, Any, Any]] | None]
+    resolve: Callable[[Any], Any]
+    resolve_bare: Callable[[Any], Any]
+    look_marker: object
+    look: Callable[[tuple[str, ...]], Callable[..., Any]]
+    look_spread: Callable[..., Any]
     attr: Callable[[str], Guard]
     super_attr: Callable[[str], Guard]
     store_attr: Callable[[str], Guard]
@@ -380,10 +385,10 @@ class _Instrumenter:
         self.out.append(instr)
         self.out.append(done)
 
-    def replaced(self, guard: object) -> None:
+    def replaced(self, guard: object, *more: object) -> None:
         """The guarded value takes the top operand's place, before the instruction."""
         straight, done = Label(), Label()
-        self.ask_guard(guard, 1, straight)
+        self.ask_guard(guard, 1, straight, *more)
         self.drive()
         self.emit(SWAP, 2)
         self.emit(POP_TOP)
@@ -412,12 +417,29 @@ class _Instrumenter:
 
     def call(self, instr: Instr) -> None:
         count = instr.arg
+        names: tuple[str, ...] = ()
         if NULL_IS_ABOVE_THE_CALLABLE:
-            place = count + (3 if instr.op == CALL_KW else 2)
+            on_top = 1 if instr.op == CALL_KW else 0
+            place = count + 2 + on_top
+            if on_top:
+                names = self.keyword_names_on_top()
         else:
-            place = count + (2 if instr in self.with_self else 1)
-        self.resolved(instr, place)
+            on_top = 0
+            with_self = instr in self.with_self
+            place = count + (2 if with_self else 1)
+            count += with_self
+            if self.keyword_names >= 0:
+                names = self.program.code.co_consts[self.keyword_names]
+        self.resolved(instr, place, count, on_top, names)
         self.keyword_names = -1
+
+    def keyword_names_on_top(self) -> tuple[str, ...]:
+        """The names that a `LOAD_CONST` has just pushed for `CALL_KW`."""
+        last = self.out[-1]
+        assert type(last) is Instr
+        assert last.op == LOAD_CONST
+        names: tuple[str, ...] = self.program.code.co_consts[last.arg]
+        return names
 
     def call_function_ex(self, instr: Instr) -> None:
         has_keywords = instr.arg & 1
@@ -426,16 +448,36 @@ class _Instrumenter:
         self.replaced(self.hooks.unpack)
         if has_keywords:
             self.emit(SWAP, 2)
-        self.resolved(instr, has_keywords + (3 if NULL_IS_ABOVE_THE_CALLABLE else 2))
+        place = has_keywords + (3 if NULL_IS_ABOVE_THE_CALLABLE else 2)
+        self.resolved(instr, place, 1 + has_keywords, 0, None)
 
-    def resolved(self, instr: Instr, place: int) -> None:
-        """A call whose callable is *place* slots from the top."""
-        straight, done = Label(), Label()
-        self.const(self.hooks.resolve)
+    def resolved(
+        self, instr: Instr, place: int, count: int, on_top: int, names: tuple[str, ...] | None
+    ) -> None:
+        """A call whose callable is *place* slots from the top, with *count* values to look at.
+
+        Above the values stand *on_top* others. *names* are None for `f(*args, **kwargs)`.
+        """
+        straight, virtual, done = Label(), Label(), Label()
+        self.const(self.hooks.resolve if count else self.hooks.resolve_bare)
         self.emit(COPY, place + 1)
         self.call_with_self()
         self.emit(COPY, 1)
         self.emit(POP_JUMP_IF_NONE, straight)
+        if count:
+            self.emit(COPY, 1)
+            self.const(self.hooks.look_marker)
+            self.emit(IS_OP, 0)
+            self.emit(POP_JUMP_IF_FALSE, virtual)
+            self.emit(POP_TOP)
+            self.const(self.hooks.look_spread if names is None else self.hooks.look(names))
+            self.emit(COPY, place + 1)
+            for _ in range(count):
+                self.emit(COPY, count + on_top + 2)
+            self.call_with_self(count)
+            self.emit(COPY, 1)
+            self.emit(POP_JUMP_IF_NONE, straight)
+            self.out.append(virtual)
         self.emit(SWAP, place + 1)
         self.emit(POP_TOP)
         self.plain_call(Instr(instr.op, instr.arg, instr.location, instr.handler))
@@ -464,31 +506,27 @@ class _Instrumenter:
         else:
             is_method, name = bool(instr.arg & 1), names[instr.arg >> 1]
             plain = instr
-            if is_method and not NULL_IS_ABOVE_THE_CALLABLE:
-                plain.arg &= ~1
+            plain.arg &= ~1
         self.method_or_value(plain, self.hooks.attr(name), 1, is_method=is_method)
 
     def load_super_attr(self, instr: Instr) -> None:
         is_method, name = bool(instr.arg & 1), self.program.code.co_names[instr.arg >> 2]
-        if is_method and not NULL_IS_ABOVE_THE_CALLABLE:
-            instr.arg &= ~1
+        instr.arg &= ~1
         self.method_or_value(instr, self.hooks.super_attr(name), 3, is_method=is_method)
 
     def method_or_value(
         self, instr: Instr, guard: object, operands: int, *, is_method: bool
     ) -> None:
-        """A load that leaves `NULL, bound method` where a method is about to be called.
+        """A load that leaves `NULL` and a bound method where one is about to be called.
 
-        From 3.13 on the instruction itself does so when it runs straight.
+        Never the function and its `self`, which would save the binding: the checks of a call must
+        know where there is a NULL.
         """
-        if not is_method:
-            self.checked(instr, guard, operands)
-        elif NULL_IS_ABOVE_THE_CALLABLE:
-            self.checked(instr, guard, operands, after=((PUSH_NULL, 0),))
-        else:
-            self.checked(instr, guard, operands)
+        self.checked(instr, guard, operands)
+        if is_method:
             self.emit(PUSH_NULL)
-            self.emit(SWAP, 2)
+            if not NULL_IS_ABOVE_THE_CALLABLE:
+                self.emit(SWAP, 2)
 
     def store_attr(self, instr: Instr) -> None:
         name = self.program.code.co_names[instr.arg]
@@ -599,7 +637,16 @@ class _Instrumenter:
         self.out.append(body)
 
     def unpack(self, instr: Instr) -> None:
-        self.replaced(self.hooks.unpack)
+        if instr.op == UNPACK_SEQUENCE:
+            # No more is taken than the instruction would look at: the source may be endless.
+            self.replaced(self.hooks.unpack, instr.arg)
+        elif instr.op == UNPACK_EX:
+            self.replaced(self.hooks.unpack, instr.arg & 0xFF, True)  # noqa: FBT003
+        elif instr.op == SET_UPDATE:
+            # Does not ask for the length first, unlike the making of a list or tuple.
+            self.replaced(self.hooks.unpack, sys.maxsize)
+        else:
+            self.replaced(self.hooks.unpack)
         self.out.append(instr)
 
     def mapping(self, instr: Instr) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from bisect import bisect_right
 from types import CodeType
 from typing import Final
 
@@ -19,7 +20,7 @@ from .._protocol import UNBOUND
 from .checks import EXTRA_STACK, Hooks, instrument
 from .assemble import assemble
 from .cut import Cut
-from .facts import CALLS_HAVE_PRECALL
+from .facts import CACHE_UNITS, CALLS_HAVE_PRECALL
 from .lift import lift
 from .opcodes import (
     CALL,
@@ -55,13 +56,35 @@ class Twin:
         offsets: Offset in `code` of each original instruction -> its offset in `original`.
     """
 
-    __slots__ = ("__weakref__", "_original", "code", "offsets")
+    __slots__ = ("__weakref__", "_original", "_starts", "code", "offsets")
 
     def __init__(self, code: CodeType, original: CodeType, offsets: dict[int, int]) -> None:
         self.code = code
         # Weak: whoever keeps twins by their originals must not keep the originals alive.
         self._original = weakref.ref(original)
         self.offsets = offsets
+        self._starts: list[int] | None = None
+
+    def origin_of(self, lasti: int) -> int | None:
+        """The original instruction that a frame of `code` stands at.
+
+        Args:
+            lasti: Bytes; the frame's `f_lasti`, which may be a cache entry of a call. At an
+                instruction that was put before one to serve it, that one is meant.
+
+        Returns:
+            Its offset in `original`; None past the last one.
+        """
+        starts = self._starts
+        if starts is None:
+            starts = self._starts = sorted(self.offsets)
+        index = bisect_right(starts, lasti) - 1
+        if index >= 0:
+            start = starts[index]
+            if lasti <= start + 2 * CACHE_UNITS[self.code.co_code[start]]:
+                return self.offsets[start]
+        index += 1
+        return self.offsets[starts[index]] if index < len(starts) else None
 
     @property
     def original(self) -> CodeType:

@@ -113,6 +113,8 @@ def names_beside(code: CodeType, call_offset: int) -> frozenset[str]:
     for unit in before:
         if unit.op in _SLOT_LOADS:
             found.add(slots[unit.arg])
+        elif unit.op in FAST_PAIRS:
+            found.add(slots[unit.arg & 15])
         elif unit.op == LOAD_NAME:
             found.add(code.co_names[unit.arg])
     return frozenset(found)

@@ -33,7 +33,15 @@ from .operations import (
     descriptor_asks,
     iterates,
 )
-from .resolve import call_special, resolve
+from .resolve import (
+    LOOK,
+    call_special,
+    look,
+    look_spread,
+    resolve,
+    resolve_bare,
+    resolve_in_place,
+)
 from .saving import saves
 from .shared import shared_name, shared_store
 from .special import (
@@ -412,7 +420,7 @@ def _generic_guard(cls: Any, key: Any, plain: set[type]) -> Driven | None:
 
 
 def _store_subscr() -> Guard:
-    plain: set[type] = set(_NUMBERS)
+    plain: set[type] = set(_NUMBERS - {list})
 
     def store_subscr(value: Any, container: Any, key: Any) -> Driven | None:
         kind = type(container)
@@ -423,6 +431,13 @@ def _store_subscr() -> Guard:
             pass
         if special_asks(kind, "__setitem__"):
             return do.store_subscr(container, key, value)
+        if list in mro_of(kind):
+            # `xs[1:2] = items`: here the value decides.
+            return (
+                do.store_subscr(container, key, value)
+                if type(key) is slice and iterates(value)
+                else None
+            )
         remember(plain, kind)
         return None
 
@@ -432,10 +447,10 @@ def _store_subscr() -> Guard:
 # -- iteration ----------------------------------------------------------------------------------
 
 
-def _iteration(perform: Callable[[Any], Driven], *, keeps_ours: bool) -> Guard:
+def _iteration(perform: Callable[..., Driven], *, keeps_ours: bool) -> Guard:
     plain: set[type] = {*_NUMBERS, range}
 
-    def guard(obj: Any) -> Driven | None:
+    def guard(obj: Any, *more: Any) -> Driven | None:
         kind = type(obj)
         try:
             if kind in plain:
@@ -443,9 +458,9 @@ def _iteration(perform: Callable[[Any], Driven], *, keeps_ours: bool) -> Guard:
         except TypeError:
             pass
         if kind in VIRTUAL_ITERATORS:
-            return None if keeps_ours else perform(obj)
+            return None if keeps_ours else perform(obj, *more)
         if iterates(obj):
-            return perform(obj)
+            return perform(obj, *more)
         remember(plain, kind)
         return None
 
@@ -536,7 +551,11 @@ def match_class(subject: Any, cls: Any, names: Any, count: int) -> Driven | None
 
 
 HOOKS: Final = Hooks(
-    resolve=resolve,
+    resolve=resolve_in_place,
+    resolve_bare=resolve_bare,
+    look_marker=LOOK,
+    look=look,
+    look_spread=look_spread,
     attr=attr,
     super_attr=super_attr,
     store_attr=store_attr,
@@ -551,7 +570,9 @@ HOOKS: Final = Hooks(
     delete_subscr=_guard_by_type(("__delitem__",), do.delete_subscr),
     iter=_iteration(do.open_iter, keeps_ours=True),
     step=step,
-    unpack=_iteration(do.unpack, keeps_ours=False),
+    unpack=_iteration(
+        lambda obj, count=-1, rest=False: do.unpack(obj, count, rest=rest), keeps_ours=False
+    ),
     mapping=_mapping(),
     enter=_guard_by_type(("__enter__", "__exit__"), do.enter),
     exit_error=exit_error,

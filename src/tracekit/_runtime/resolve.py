@@ -71,7 +71,7 @@ def register(
         when: Says from `(args, kwargs)` whether the stand-in is used; by default, when an
             argument, or the first element of one that is a list or tuple, can ask.
     """
-    conditional = _conditional(target, standin, when)
+    conditional = Conditional(target, standin, when)
     STANDINS[target] = conditional
     if type(target) in (MethodDescriptorType, WrapperDescriptorType):
         _METHODS.setdefault(target.__name__, []).append((target.__objclass__, conditional))
@@ -88,26 +88,111 @@ def takes_no_callbacks(module: str) -> None:
     _QUIET.add(module)
 
 
-def _conditional(
-    target: Any,
-    standin: Virtual,
-    when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None,
-) -> Virtual:
-    if when is not None:
+class Conditional:
+    """A call that is virtual only for some arguments.
 
-        def conditional(*args: Any, **kwargs: Any) -> Driven:
-            if when(args, kwargs):
-                return standin(*args, **kwargs)
-            return done(target(*args, **kwargs))
+    Rewritten code asks `chooses` with copies of the arguments and makes the call itself when the
+    answer is no, so that a callee which looks at its caller finds the user's frame. Our own
+    generators call it as it is.
+    """
 
-    else:
+    __slots__ = ("_standin", "_target", "_when", "chooses")
 
-        def conditional(*args: Any, **kwargs: Any) -> Driven:
-            if any_can_ask(args) or (kwargs and any_can_ask(kwargs.values())):
-                return standin(*args, **kwargs)
-            return done(target(*args, **kwargs))
+    def __init__(
+        self,
+        target: Any,
+        standin: Virtual,
+        when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None,
+    ) -> None:
+        self._target = target
+        self._standin = standin
+        self.chooses = _an_argument_can_ask if when is None else when
 
-    return conditional
+    def __call__(self, *args: Any, **kwargs: Any) -> Driven:
+        if self.chooses(args, kwargs):
+            return self._standin(*args, **kwargs)
+        return done(self._target(*args, **kwargs))
+
+
+def _an_argument_can_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return any_can_ask(args) or (bool(kwargs) and any_can_ask(kwargs.values()))
+
+
+class _Look:
+    """The answer of `resolve_in_place` for a call whose arguments decide."""
+
+    def __repr__(self) -> str:
+        return "LOOK"
+
+
+LOOK: Final = _Look()
+
+
+def resolve_in_place(callable_: Any) -> Any:
+    """As `resolve`, for a call with arguments: `LOOK` where `look` must see them."""
+    virtual = resolve(callable_)
+    if virtual is None:
+        return None
+    inner: Any = virtual
+    while type(inner) is MethodType or type(inner) is functools.partial:
+        inner = inner.__func__ if type(inner) is MethodType else inner.func
+    return LOOK if type(inner) is Conditional else virtual
+
+
+def resolve_bare(callable_: Any) -> Any:
+    """As `resolve`, for a call without arguments: nothing is handed over that could ask."""
+    virtual = resolve(callable_)
+    return None if virtual is None or not _chosen(virtual, (), {}) else virtual
+
+
+@functools.lru_cache(maxsize=None)
+def look(names: tuple[str, ...]) -> Callable[..., Virtual | None]:
+    """What decides, from copies of the arguments, whether a call is virtual.
+
+    Args:
+        names: Of the keyword arguments, which stand last.
+    """
+    count = len(names)
+
+    def looks(callable_: Any, *values: Any) -> Virtual | None:
+        virtual = resolve(callable_)
+        if virtual is None:
+            return None
+        if count:
+            args, kwargs = values[:-count], dict(zip(names, values[-count:], strict=True))
+        else:
+            args, kwargs = values, {}
+        return virtual if _chosen(virtual, args, kwargs) else None
+
+    return looks
+
+
+def look_spread(callable_: Any, args: Any, kwargs: Any = None) -> Virtual | None:
+    """As `look`, for `f(*args, **kwargs)`."""
+    virtual = resolve(callable_)
+    if virtual is None:
+        return None
+    if type(args) is not tuple and type(args) is not list:
+        # An iterator can be read once only, and that is the call's part.
+        return virtual
+    return virtual if _chosen(virtual, tuple(args), dict(kwargs or {})) else None
+
+
+def _chosen(virtual: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    while True:
+        kind = type(virtual)
+        if kind is MethodType:
+            virtual, args = virtual.__func__, (virtual.__self__, *args)
+        elif kind is functools.partial:
+            virtual, args, kwargs = (
+                virtual.func,
+                (*virtual.args, *args),
+                {**virtual.keywords, **kwargs},
+            )
+        elif kind is Conditional:
+            return bool(virtual.chooses(args, kwargs))
+        else:
+            return True
 
 
 def resolve(callable_: Any) -> Virtual | None:
@@ -176,15 +261,18 @@ def _takes_nothing(function: FunctionType) -> bool:
 
 
 def _with_callbacks(function: FunctionType) -> Virtual:
-    def conditional(*args: Any, **kwargs: Any) -> Driven:
-        for value in (*args, *kwargs.values()) if kwargs else args:
-            if _is_callback(value):
-                twin = _rewritten(function)
-                if twin is not None:
-                    return twin(*args, **kwargs)
-        return done(function(*args, **kwargs))
+    def rewritten(*args: Any, **kwargs: Any) -> Driven:
+        twin = _rewritten(function)
+        return done(function(*args, **kwargs)) if twin is None else twin(*args, **kwargs)
 
-    return conditional
+    return Conditional(function, rewritten, _a_callback_is_given)
+
+
+def _a_callback_is_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if _is_callback(value):
+            return True
+    return False
 
 
 def _is_callback(value: Any) -> bool:
@@ -284,9 +372,9 @@ def _class(cls: Any) -> Virtual | None:
     for name in ("__new__", "__init__"):
         found = special(cls, name)
         if type(found) is FunctionType or type(found) is staticmethod:
-            return functools.partial(_instantiate_library, cls)
+            return Conditional(cls, functools.partial(instantiate, cls), _a_callback_is_given)
         if _has_standin(found):
-            return functools.partial(_instantiate_if, cls)
+            return Conditional(cls, functools.partial(instantiate, cls), None)
     remember(_PLAIN_CLASSES, cls)
     return None
 
@@ -296,19 +384,6 @@ _TYPE_CALL: Final = namespace_of(type)["__call__"]
 
 def _has_standin(found: Any) -> bool:
     return type(found) in (WrapperDescriptorType, BuiltinFunctionType) and found in STANDINS
-
-
-def _instantiate_if(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
-    if any_can_ask(args) or any_can_ask(kwargs.values()):
-        return instantiate(cls, *args, **kwargs)
-    return done(cls(*args, **kwargs))
-
-
-def _instantiate_library(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
-    for value in (*args, *kwargs.values()):
-        if _is_callback(value):
-            return instantiate(cls, *args, **kwargs)
-    return done(cls(*args, **kwargs))
 
 
 def instantiate(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:

@@ -44,9 +44,9 @@ class Saved:
         twin = ORIGINALS.get(id(frame.f_code))
         if twin is None:
             return
-        following = min((at for at in twin.offsets if at >= frame.f_lasti), default=None)
-        if following is not None:
-            self._names.update(names_beside(twin.original, twin.offsets[following]))
+        origin = twin.origin_of(frame.f_lasti)
+        if origin is not None:
+            self._names.update(names_beside(twin.original, origin))
 
     def keeps(self, name: str, value: object) -> bool:
         """Whether *name*, which is bound to *value*, is bound after the block."""

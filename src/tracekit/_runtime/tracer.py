@@ -248,16 +248,11 @@ class BlockBody(Body):
         """
         if generator is None or generator.gi_frame is None:
             return False
-        return name in self._reachable(generator.gi_frame.f_lasti)
-
-    def _reachable(self, offset: int) -> frozenset[str]:
-        """Names stored at or after the original of the twin's instruction at *offset*."""
-        offsets = self.block.twin.offsets
-        # What is put before an instruction to serve it has no original: take the next that has.
-        following = min((at for at in offsets if at >= offset), default=None)
-        if following is None:
-            return _NOTHING
-        return store_map(self.info.code, self.info.enter_offset).reachable(offsets[following])
+        origin = self.block.twin.origin_of(generator.gi_frame.f_lasti)
+        if origin is None:
+            return False
+        stores = store_map(self.info.code, self.info.enter_offset)
+        return name in stores.reachable(origin)
 
     def lookup(self, generator: Any, name: str) -> object:  # noqa: ARG002 - the protocol's
         """What the body has bound *name* to; `UNBOUND` if nothing."""
