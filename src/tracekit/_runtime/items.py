@@ -46,7 +46,7 @@ def carry_generator(error: BaseException) -> BaseException:
     made = RuntimeError("generator raised StopIteration")
     made.__cause__ = error
     made.__context__ = error
-    return made.with_traceback(error.__traceback__)
+    return made
 
 
 def unwrap(error: BaseException) -> BaseException:
@@ -136,7 +136,7 @@ def _asking(driven: Any) -> tuple[CodeType, int]:
     return code, lineno
 
 
-def _advance(owner: VirtualGenerator, inner: Driven, answer: object) -> Driven:
+def _advance(owner: _Resumable, inner: Driven, answer: object) -> Driven:
     """Send *answer* to the user's generator and drive it to its next item, or its end."""
     if owner.is_asking or inner.gi_running:
         raise ValueError("generator already executing")
@@ -156,7 +156,7 @@ def _advance(owner: VirtualGenerator, inner: Driven, answer: object) -> Driven:
 _ADVANCE: Final = _advance.__code__
 
 
-def _end(owner: VirtualGenerator) -> Carrier:
+def _end(owner: _Resumable) -> Carrier:
     value, owner.returned = owner.returned, None
     return Carrier(StopIteration() if value is None else StopIteration(value))
 
@@ -205,7 +205,29 @@ class ObjectIterator(VirtualIterator):
             return END
 
 
-class VirtualGenerator(VirtualIterator):
+class _Resumable(VirtualIterator):
+    """An iterator over the items of a generator that also yields requests."""
+
+    __slots__ = ("__weakref__", "inner", "is_asking", "kind", "returned")
+
+    def __init__(self, inner: Driven, kind: type) -> None:
+        self.inner: Any = inner
+        self.kind = kind
+        self.is_asking = False
+        self.returned: object = None
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return self.kind
+
+    def step(self) -> Driven:
+        return _advance(self, self.inner, None)
+
+    def __next__(self) -> Any:
+        return raised_in_c(_next(self))
+
+
+class VirtualGenerator(_Resumable):
     """A generator of the user's, called from rewritten code.
 
     Equivalent to the generator that the function would have returned, except that
@@ -216,35 +238,17 @@ class VirtualGenerator(VirtualIterator):
         inner: The generator made by the twin; yields `Item`s and requests.
         name: `__name__` of the function.
         qualname: `__qualname__` of the function.
-        kind: What `__class__` says.
     """
 
-    __slots__ = ("__name__", "__qualname__", "__weakref__", "inner", "is_asking", "kind", "returned")
+    __slots__ = ("__name__", "__qualname__")
 
-    def __init__(
-        self, inner: Driven, name: str, qualname: str, kind: type = GeneratorType
-    ) -> None:
-        self.inner: Any = inner
+    def __init__(self, inner: Driven, name: str, qualname: str) -> None:
+        super().__init__(inner, GeneratorType)
         self.__name__ = name
         self.__qualname__ = qualname
-        self.kind = kind
-        self.is_asking = False
-        self.returned: object = None
-
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
-        return self.kind
 
     def __repr__(self) -> str:
-        if self.kind is GeneratorType:
-            return f"<generator object {self.__qualname__} at {id(self):#x}>"
-        return f"<{self.kind.__module__}.{self.kind.__qualname__} object at {id(self):#x}>"
-
-    def step(self) -> Driven:
-        return _advance(self, self.inner, None)
-
-    def __next__(self) -> Any:
-        return raised_in_c(_next(self))
+        return f"<generator object {self.__qualname__} at {id(self):#x}>"
 
     def send(self, value: object, /) -> Any:
         """As a generator's."""
@@ -296,8 +300,8 @@ class VirtualGenerator(VirtualIterator):
 # The twins of the methods above: what rewritten code drives instead.
 
 
-@suspending(VirtualGenerator.__next__)
-def _next(self: VirtualGenerator) -> Driven:
+@suspending(_Resumable.__next__)
+def _next(self: _Resumable) -> Driven:
     item = yield from _advance(self, self.inner, None)
     if item is END:
         raise _end(self)
@@ -391,13 +395,26 @@ CLOSE_RETURNS_THE_VALUE: Final = _probe_close()
 """Whether `generator.close()` returns what the generator returned (3.13) or None."""
 
 
-class LazyIterator(VirtualGenerator):
-    """A `map`, `zip`, `filter` ... over something that suspends; `__class__` says what it is."""
+class LazyIterator(_Resumable):
+    """A `map`, `zip`, `filter` ... over something that suspends; `__class__` says what it is.
 
-    __slots__ = ()
+    Args:
+        inner: Yields `Item`s and requests.
+        kind: What `__class__` says.
+        sized: The object whose length tells how many items are left at most, as far as C asks.
+    """
 
-    def __init__(self, inner: Driven, kind: type) -> None:
-        super().__init__(inner, kind.__name__, kind.__qualname__, kind)
+    __slots__ = ("sized",)
+
+    def __init__(self, inner: Driven, kind: type, sized: object = None) -> None:
+        super().__init__(inner, kind)
+        self.sized = sized
+
+    def __repr__(self) -> str:
+        name = self.kind.__qualname__
+        if self.kind.__module__ != "builtins":
+            name = f"{self.kind.__module__}.{name}"
+        return f"<{name} object at {id(self):#x}>"
 
     def step(self) -> Driven:
         # A StopIteration of a callback ends a `map`, unlike a generator.
@@ -446,9 +463,15 @@ def _throw_into(iterator: Any, error: BaseException) -> Any:
 def delegate_steps(iterator: VirtualIterator) -> Driven:
     """The same for an iterator that suspends and is no generator."""
     while True:
-        item = yield from iterator.step()
-        if item is END:
-            return None
+        if type(iterator) is ObjectIterator:
+            try:
+                item = yield from iterator.following()
+            except Carrier as carrier:
+                return carrier.error.value
+        else:
+            item = yield from iterator.step()
+            if item is END:
+                return None
         sent = yield Item(item)
         if type(sent) is Raised:
             raise sent.error

@@ -159,7 +159,7 @@ def backwards(sequence: Any, length: int) -> LazyIterator:
     if do.special(type(sequence), "__getitem__") is do.MISSING:
         message = f"'{type(sequence).__name__}' object is not reversible"
         raise TypeError(message)
-    return LazyIterator(_backwards(sequence, length), reversed)
+    return LazyIterator(_backwards(sequence, length), reversed, sized=sequence)
 
 
 lazy(map, _map, opens=_after_first)

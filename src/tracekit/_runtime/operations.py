@@ -283,10 +283,12 @@ def binary(name: str, left: Any, right: Any, symbol: str = "") -> Driven:
     if result is not NotImplemented:
         return result
     mine, theirs = special(type(left), f"__{name}__"), special(type(right), f"__r{name}__")
-    if _is_sequence_slot(mine):
-        return _straight(mine, left, right)
-    if _is_sequence_slot(theirs):
-        return _straight(theirs, right, left)
+    for method, sequence, other in ((mine, left, right), (theirs, right, left)):
+        if _is_sequence_slot(method):
+            if name == "mul" and special(type(other), "__index__") is MISSING:
+                message = f"can't multiply sequence by non-int of type '{type(other).__name__}'"
+                raise TypeError(message)
+            return _straight(method, sequence, other)
     raise unsupported(symbol or _BY_NAME[name][0], left, right)
 
 
@@ -353,6 +355,8 @@ def extend(target: Any, iterable: Any) -> Driven:
     """`target.extend(iterable)` of a list or deque: what came before an error stays."""
     append = (list if isinstance(target, list) else collections.deque).append
     iterator = yield from open_iter(iterable)
+    if isinstance(target, list):
+        yield from _hint(iterable)
     while (item := (yield from advance(iterator))) is not END:
         append(target, item)
 
@@ -522,6 +526,8 @@ def _dict_item(container: Any, kind: type, key: Any) -> Driven:
 
 def store_subscr(container: Any, key: Any, value: Any) -> Driven:
     """`container[key] = value`."""
+    if isinstance(container, list) and type(key) is slice and iterates(value):
+        value = yield from drain(value, hints=True)
     yield from call_special(special(type(container), "__setitem__"), container, key, value)
 
 
@@ -551,7 +557,7 @@ def open_iter(obj: Any) -> Driven:
         return obj
     method = special(kind, "__iter__")
     if method is MISSING and special_asks(kind, "__getitem__"):
-        return LazyIterator(_by_index(obj), _OLD_ITERATOR)
+        return LazyIterator(_by_index(obj), _OLD_ITERATOR, sized=obj)
     if method is MISSING or method is None or not (asks(method) or special_asks(kind, "__next__")):
         return wrapped_iterator(_straight(iter, obj))
     found = yield from call_special(method, obj)
@@ -601,9 +607,16 @@ def advance(iterator: Any) -> Driven:
         return END
 
 
-def drain(iterable: Any) -> Driven:
-    """`list(iterable)`."""
+def drain(iterable: Any, *, hints: bool = False) -> Driven:
+    """`list(iterable)`.
+
+    Args:
+        iterable: Any object.
+        hints: Whether the length is asked for before the first item, as `list` and `tuple` do.
+    """
     iterator = yield from open_iter(iterable)
+    if hints:
+        yield from _hint(iterable)
     if type(iterator) not in VIRTUAL_ITERATORS:
         return _straight(list, iterator)
     items = []
@@ -613,12 +626,46 @@ def drain(iterable: Any) -> Driven:
     return items
 
 
-def unpack(iterable: Any, count: int = -1) -> Driven:
-    """A list of the items; at most one more than *count*, as the instruction would look at."""
+def _hint(iterable: Any) -> Driven:
+    """`operator.length_hint(iterable)`, for what its methods do on the way."""
+    if type(iterable) is LazyIterator and iterable.sized is not None:
+        iterable = iterable.sized
+    kind = type(iterable)
+    if special(kind, "__len__") is not MISSING:
+        if special_asks(kind, "__len__"):
+            try:
+                yield from length(iterable)
+            except TypeError:
+                pass
+    elif special_asks(kind, "__length_hint__"):
+        try:
+            yield from call_special(special(kind, "__length_hint__"), iterable)
+        except TypeError:
+            pass
+
+
+def unpack(iterable: Any, count: int = -1, *, rest: bool = False) -> Driven:
+    """A list of the items that an instruction looks at.
+
+    Args:
+        iterable: Any object.
+        count: How many are wanted; one more is taken, to see that there is none. -1: all, made
+            into a list or tuple, with a look at the length first.
+        rest: Whether there is a starred target for those after the first *count*.
+    """
     if count < 0:
-        return (yield from drain(iterable))
+        return (yield from drain(iterable, hints=True))
     iterator = yield from open_iter(iterable)
-    items = []
+    items: list[Any] = []
+    if rest:
+        while len(items) < count:
+            item = yield from advance(iterator)
+            if item is END:
+                return items
+            items.append(item)
+        # As in C: what is left is made a list of, which takes `iter()` of the iterator again.
+        left = iterator.target if type(iterator) is ObjectIterator else iterator
+        return items + (yield from drain(left, hints=True))
     while len(items) <= count and (item := (yield from advance(iterator))) is not END:
         items.append(item)
     return items
@@ -628,8 +675,7 @@ def mapping(obj: Any) -> Driven:
     """The dictionary that `{**obj}` would add."""
     made = {}
     keys = yield from call((yield from get_attr(obj, "keys")))
-    iterator = yield from open_iter(keys)
-    while (key := (yield from advance(iterator))) is not END:
+    for key in (yield from drain(keys)):
         made[key] = yield from subscr(obj, key)
     return made
 

@@ -9,6 +9,7 @@ change under a session; what is found out about a user's class is kept for one r
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 import types
 from collections.abc import Callable, Iterable
@@ -212,6 +213,8 @@ def can_ask(value: object) -> bool:
         return class_asks(value) or bool(type_can_ask(kind))  # type: ignore[arg-type]
     if kind is BuiltinFunctionType or kind is LRU_CACHE:
         return asks(value)
+    if kind is operator.attrgetter or kind is operator.methodcaller:
+        return True  # what they are applied to decides, which nobody can see yet
     if type_can_ask(kind):
         return True
     remember(_INERT, kind)

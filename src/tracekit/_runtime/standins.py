@@ -20,6 +20,7 @@ import functools
 import math
 import operator
 import types
+import typing
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -29,8 +30,9 @@ from . import operations as do
 from .class_bodies import start_class_body
 from .items import Driven
 from .operations import advance, drain, iterates, open_iter, text_asks
-from .resolve import call, call_special, clear_beside, register
+from .resolve import call, call_special, clear_beside, register, resolve
 from .special import MISSING, any_can_ask, asks, can_ask, lookup, special, special_asks
+from .twins import passes_calls_on
 
 _MISSING: Final = object()
 _LESS: Final = guards.compare("<")
@@ -53,7 +55,7 @@ def _second_iterable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 # -- things that are made of an iterable --------------------------------------------------------
 
 
-def draining(target: Callable[..., Any], *places: int) -> None:
+def draining(target: Callable[..., Any], *places: int, hints: bool = False) -> None:
     """Register a stand-in that makes lists of suspending arguments, then calls the original.
 
     Right for C functions that read the whole of an iterable before they do anything else.
@@ -61,13 +63,14 @@ def draining(target: Callable[..., Any], *places: int) -> None:
     Args:
         target: The function, class or method.
         places: Positions of the arguments to look at; all positional ones by default.
+        hints: Whether the original asks for the length first.
     """
 
     def standin(*args: Any, **kwargs: Any) -> Driven:
         values = list(args)
         for place in places or range(len(values)):
             if place < len(values) and iterates(values[place]):
-                values[place] = yield from drain(values[place])
+                values[place] = yield from drain(values[place], hints=hints)
         try:
             return target(*values, **kwargs)
         except StopIteration as error:
@@ -80,9 +83,12 @@ def draining(target: Callable[..., Any], *places: int) -> None:
     register(target, standin, when=when)
 
 
-for _target in (tuple, set, frozenset, bytes, bytearray, math.fsum, math.prod, math.hypot):
+draining(tuple, hints=True)
+draining(tuple.__new__, 1, hints=True)
+draining(str.join, 1, hints=True)
+for _target in (set, frozenset, bytes, bytearray, math.fsum, math.prod, math.hypot):
     draining(_target)
-for _target in (tuple.__new__, frozenset.__new__, str.join, set.__init__, collections.deque.__init__):
+for _target in (frozenset.__new__, set.__init__, collections.deque.__init__):
     draining(_target, 1)
 for _target in (
     set.update, set.union, set.intersection, set.difference, set.intersection_update,
@@ -97,7 +103,7 @@ draining(collections.deque, 0)
 
 
 def _list(iterable: Any = (), /) -> Driven:
-    return drain(iterable)
+    return drain(iterable, hints=True)
 
 
 def _list_init(self: list[Any], iterable: Any = (), /) -> Driven:
@@ -129,7 +135,9 @@ def _asks_as_mapping(value: Any) -> bool:
 
 
 def _fill(target: dict[Any, Any], source: Any) -> Driven:
-    """`dict.update(target, source)`."""
+    """`target.update(source)`."""
+    plain = type(target) is not collections.OrderedDict and isinstance(target, dict)
+    store = dict.__setitem__ if plain else operator.setitem
     if special(type(source), "keys") is not MISSING:
         target.update((yield from do.mapping(source)))
         return
@@ -149,7 +157,7 @@ def _fill(target: dict[Any, Any], source: Any) -> Driven:
                 f"dictionary update sequence element #{index} has length {len(pair)}; 2 is required"
             )
             raise ValueError(message)
-        dict.__setitem__(target, pair[0], pair[1])
+        store(target, pair[0], pair[1])
         index += 1
 
 
@@ -174,11 +182,45 @@ register(
 )
 
 
+for _target in (collections.OrderedDict.__init__, collections.OrderedDict.update):
+    register(
+        _target, _dict_update, when=lambda args, _: len(args) > 1 and _asks_as_mapping(args[1])
+    )
+
+
+def _defaultdict_init(
+    self: Any, factory: Any = None, source: Any = (), /, **kwargs: Any
+) -> Driven:
+    collections.defaultdict.__init__(self, factory)
+    yield from _dict_update(self, source, **kwargs)
+
+
+register(
+    collections.defaultdict.__init__,
+    _defaultdict_init,
+    when=lambda args, _: len(args) > 2 and _asks_as_mapping(args[2]),
+)
+
+
 def _dict_fromkeys(iterable: Any, value: Any = None, /) -> Driven:
     return dict.fromkeys((yield from drain(iterable)), value)
 
 
 register(dict.fromkeys, _dict_fromkeys, when=_iterable_first)
+
+
+def _count_elements(mapping: Any, iterable: Any, /) -> Driven:
+    """The loop of `Counter`."""
+    iterator = yield from open_iter(iterable)
+    while (item := (yield from advance(iterator))) is not END:
+        mapping[item] = mapping.get(item, 0) + 1
+
+
+register(
+    collections._count_elements,  # type: ignore[attr-defined]  # noqa: SLF001
+    _count_elements,
+    when=_second_iterable,
+)
 
 
 # -- folds --------------------------------------------------------------------------------------
@@ -336,7 +378,7 @@ def _sort(items: list[Any], key: Any, reverse: bool) -> Driven:
 
 
 def _sorted(iterable: Any, /, *, key: Any = None, reverse: Any = False) -> Driven:
-    items = yield from drain(iterable)
+    items = yield from drain(iterable, hints=True)
     return (yield from _sort(items, key, bool(reverse)))
 
 
@@ -757,6 +799,25 @@ def _makes_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 register(builtins.__build_class__, _build_class, when=_makes_class)
+
+
+def _alias_call(alias: Any, /, *args: Any, **kwargs: Any) -> Driven:
+    """`list[int](...)`, and the same of a user's class."""
+    made = yield from call(alias.__origin__, *args, **kwargs)
+    try:
+        made.__orig_class__ = alias
+    except (AttributeError, TypeError):
+        pass
+    return made
+
+
+register(
+    lookup(types.GenericAlias, "__call__"),
+    _alias_call,
+    when=lambda args, _: resolve(args[0].__origin__) is not None,
+)
+# The same in Python; it only passes the call on to the class.
+passes_calls_on(lookup(type(typing.List[int]), "__call__"))  # noqa: UP006
 
 
 def _cache_clear(wrapper: Any) -> Driven:

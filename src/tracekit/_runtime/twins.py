@@ -59,6 +59,7 @@ _FROZEN: Final = re.compile(r"^<frozen ([\w.]+)>$")
 _VERDICTS: dict[int, bool] = {}
 _KEPT: dict[int, weakref.ref[CodeType]] = {}
 _NEVER: dict[int, weakref.ref[CodeType]] = {}
+_ALWAYS: dict[int, CodeType] = {}
 _PATHS: dict[str, bool] = {}
 _DEPENDANTS: dict[str, frozenset[str]] = {}
 _MARKED: set[str] = set()
@@ -150,6 +151,12 @@ def never_asks(function: _F) -> _F:
     return function
 
 
+def passes_calls_on(function: FunctionType) -> None:
+    """Say that a function of a library is plumbing, as the modules in `PLUMBING` are."""
+    _ALWAYS[id(function.__code__)] = function.__code__
+    _VERDICTS.pop(id(function.__code__), None)
+
+
 def _with_nested(code: CodeType) -> list[CodeType]:
     found = [code]
     for const in code.co_consts:
@@ -188,6 +195,8 @@ def _judge(code: CodeType) -> bool:
     # Coroutines suspend for somebody else already: a request in one cannot be told apart.
     if code.co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR | CO_ITERABLE_COROUTINE):
         return False
+    if id(code) in _ALWAYS:
+        return True
     return id(code) not in _NEVER and is_rewritten_file(code.co_filename)
 
 
