@@ -14,8 +14,8 @@ from tracekit.errors import (
     InternalError,
     NotRunningError,
     OutOfOrderError,
-    TracekitError,
     TraceError,
+    TracekitError,
     UnknownNameError,
     UnsupportedError,
     WithBlockNotFoundError,
@@ -36,7 +36,7 @@ def full(cls):
 
 class TestSlugs:
     def test_every_slug_has_a_page_section_and_back(self):
-        sections = re.findall(r"^## (\S+)$", DOC.read_text("utf-8"), re.M)
+        sections = re.findall(r"^## (\S+)$", DOC.read_text("utf-8"), re.MULTILINE)
 
         assert sorted(cls.slug for cls in CLASSES) == sorted(sections)
 

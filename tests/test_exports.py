@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import importlib.util
 import pickle
 import re
@@ -96,7 +95,7 @@ def test_a_class_is_pickled_by_its_public_address():
 
 def test_the_version_is_that_of_the_changelog():
     changelog = DOOR.parents[2].joinpath("CHANGELOG.md").read_text()
-    newest = re.search(r"^## (\S+)", changelog, re.M)
+    newest = re.search(r"^## (\S+)", changelog, re.MULTILINE)
 
     assert newest is not None
     assert tracekit.__version__ == newest[1]

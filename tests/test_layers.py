@@ -6,6 +6,7 @@ The table is that of `docs/inside/map.md`; change both, on purpose.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,10 +113,15 @@ def test_no_file_is_a_bag():
 
 
 def test_long_files_say_why():
-    """Over 700 lines, the first comment says why."""
-    long = [path for path in FILES if len(path.read_text("utf-8").splitlines()) > 700]
+    """Over 700 lines, the first comment says why the file is long."""
+    untold = []
+    for path in FILES:
+        text = path.read_text("utf-8")
+        comment = re.search(r"^# .*(?:\n#.*)*", text, re.M)
+        if text.count("\n") > 700 and not (comment and "long" in comment[0]):
+            untold.append(str(path.relative_to(SRC)))
 
-    assert [] == [path for path in long if not path.read_text("utf-8").startswith("# ")]
+    assert [] == untold
 
 
 def test_only_one_file_converts_between_the_bytecode_library_and_us():

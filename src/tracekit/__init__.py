@@ -9,14 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by a test
+    from ._runtime.saving import save as save
     from ._runtime.skip import release as release
     from ._runtime.tracer import Tracer as Tracer
-    from ._runtime.tracer import save as save
     from ._runtime.twins import never_asks as never_asks
     from ._runtime.twins import touches_models as touches_models
-    from ._vocabulary.gradients import backward as backward
     from ._vocabulary.model import Model as Model
-    from ._vocabulary.session import session as session
     from .errors import AlreadyEnteredError as AlreadyEnteredError
     from .errors import AsyncWithError as AsyncWithError
     from .errors import BatchAxisError as BatchAxisError
@@ -57,6 +55,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import WeightsNotLoadedError as WeightsNotLoadedError
     from .errors import WithBlockNotFoundError as WithBlockNotFoundError
     from .errors import WrongModelClassError as WrongModelClassError
+    from .errors import _warning as _warning
     from .hf import LanguageModel as LanguageModel
 
 __version__ = "0.1.0"
@@ -107,11 +106,10 @@ _HOMES = {
     "WeightsNotLoadedError": ".errors",
     "WithBlockNotFoundError": ".errors",
     "WrongModelClassError": ".errors",
-    "backward": "._vocabulary.gradients",
+    "_warning": ".errors",
     "never_asks": "._runtime.twins",
     "release": "._runtime.skip",
-    "save": "._runtime.tracer",
-    "session": "._vocabulary.session",
+    "save": "._runtime.saving",
     "touches_models": "._runtime.twins",
 }
 __all__ = tuple(_HOMES)  # the list above is the only one
