@@ -66,9 +66,7 @@ HOOKS = Hooks(**{field.name: _hook(field.type) for field in fields(Hooks)})
 
 def files(root: Path) -> list[Path]:
     return sorted(
-        path
-        for path in root.rglob("*.py")
-        if root != STDLIB or "site-packages" not in path.parts
+        path for path in root.rglob("*.py") if root != STDLIB or "site-packages" not in path.parts
     )
 
 

@@ -40,7 +40,7 @@ from .guards import HOOKS
 from .saving import Saved, noting
 from .shared import SharedNames
 from .skip import Skip, arm
-from .tracebacks import finish_raising
+from .tracebacks import finish_raising, sweep
 from .twins import ORIGINALS, twin_function
 
 _FUNCTION_FORM: Final = "put the body in a function `fn` and write `model.trace(...).run(fn)`"
@@ -590,6 +590,7 @@ class Tracer:
                 fix="make a new one in the `with` line",
             )
         self._state = "entered"
+        sweep()
 
     def _end(self) -> None:
         """Give everything back, whatever happened."""
@@ -632,6 +633,7 @@ class Tracer:
         )
 
     async def __aenter__(self) -> Any:
+        self._state = "ended"
         raise AsyncWithError(
             "a tracer was entered with `async with`",
             fix="write `with` instead: nothing here awaits",
