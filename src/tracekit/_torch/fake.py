@@ -1,0 +1,265 @@
+"""Run a module with shapes instead of values: the fake runner.
+
+`FakeRun(module)` puts fake tensors in the place of the module's parameters and buffers, runs
+whatever is called inside under the mode of `fakemode.py`, and puts everything back: parameters,
+buffers, plain attributes and built-in containers of every submodule, integer tensors written in
+place, the random state. No weight is read or copied, so a module on the meta device, whose
+weights are not loaded, runs as well as a loaded one.
+
+While it lasts, the module's own parameters are away: another thread that calls the same module
+would get the fake ones. Fake runs therefore take turns; real runs in other threads are the
+caller's care.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, Self
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes as unset_modes
+
+from .fakemode import MAX_KNOWN_ELEMENTS, AsksForValues, FloatsFake, is_float
+from .values import map_tensors
+
+_TURN: Final = threading.RLock()
+_CONTAINERS: Final = (list, dict, set)
+
+
+class FakeRun:
+    """Run *module* on shapes: floats fake, integers and booleans real.
+
+    Equivalent to running the module, except that floating-point tensors have no values (asking
+    for one raises), no floating-point kernel runs, and nothing of the run stays in the module.
+
+    Args:
+        module: Loaded, or on the meta device with its weights not loaded, or partly so.
+        device: Where everything will be. By default each tensor is presented where it is, and
+            one on the meta device as on the CPU.
+
+    Example:
+        >>> module = torch.nn.Linear(4, 3, device="meta")
+        >>> with FakeRun(module) as fake:
+        ...     args, kwargs = fake.inputs((torch.zeros(2, 4),), {})
+        ...     tuple(module(*args, **kwargs).shape)
+        (2, 3)
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device | str | None = None) -> None:
+        self.module = module
+        self.device = None if device is None else torch.device(device)
+        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.mode = FloatsFake(self.fake_mode, self.device or torch.device("cpu"))
+        self._stack: ExitStack | None = None
+
+    @property
+    def guesses(self) -> dict[str, int]:
+        """Modules of Python code that were given made-up integers -> how often.
+
+        Empty after a run whose shapes follow from shapes and given integers alone.
+        """
+        return self.mode.guesses
+
+    def __enter__(self) -> Self:
+        if self._stack is not None:
+            message = "a FakeRun is entered once"
+            raise RuntimeError(message)
+        with ExitStack() as stack:
+            stack.enter_context(_TURN)
+            stack.enter_context(_random_state())
+            stack.enter_context(_quiet())
+            stack.enter_context(_module_state(self.module, self._present))
+            stack.enter_context(_experts_that_work(self.module, self._on_absent_cuda()))
+            stack.callback(self.mode.restore_overwritten)
+            stack.enter_context(torch.autograd.set_multithreading_enabled(False))
+            # On the stack, not only entered for each operation: with it there, torch does not
+            # start a device that is merely named.
+            stack.enter_context(self.fake_mode)
+            stack.enter_context(AsksForValues(self.mode))
+            stack.enter_context(self.mode)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.__exit__(*exc_info)  # type: ignore[arg-type]
+
+    def inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Turn the inputs of a real run into those of this one.
+
+        Args:
+            args: Positional inputs; nested lists, tuples, dicts and registered containers.
+            kwargs: Keyword inputs.
+
+        Returns:
+            The same structure. Floating-point tensors are fake; integer ones are copies, so that
+            a write in the run does not reach the caller's.
+        """
+        with torch._C.DisableTorchFunction(), unset_modes():
+            return (
+                map_tensors(args, self._present_input),
+                map_tensors(kwargs, self._present_input),
+            )
+
+    def _present_input(self, tensor: Tensor) -> Tensor:
+        if is_float(tensor) or tensor.is_meta:
+            return self._present(tensor)
+        device = self.device or tensor.device
+        return self.mode.known(tensor.detach().to("cpu", copy=True), device)
+
+    def _present(self, tensor: Tensor) -> Tensor:
+        """Give what stands for a tensor of the module in this run."""
+        device = self.device
+        if device is None:
+            device = self.mode.meta_device if tensor.is_meta else tensor.device
+        assert device is not None
+        is_parameter = isinstance(tensor, nn.Parameter)
+        if not is_float(tensor) and not is_parameter and tensor.numel() <= MAX_KNOWN_ELEMENTS:
+            if not tensor.is_meta:
+                # Not copied: a write is undone at the end.
+                return (
+                    tensor
+                    if device.type == "cpu" == tensor.device.type
+                    else self.mode.known(tensor.detach().to("cpu"), device)
+                )
+            return self.mode.make_up(tensor, device)
+        if tensor.layout is torch.strided and tensor.device.type in {"cpu", "cuda", "meta"}:
+            fake: Tensor = self.mode.stand_in(tensor, device)
+        else:
+            fake = self.fake_mode.from_tensor(tensor, static_shapes=True)
+        # QUESTION: may a fake CUDA tensor take part in autograd?
+        #   torch built with CUDA: yes.   Built without: the interpreter aborts in
+        #   InputMetadata (no device guard is linked), so nothing requires a gradient then.
+        requires_grad = tensor.requires_grad and (
+            device.type != "cuda" or torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
+        )
+        if is_parameter:
+            return nn.Parameter(fake, requires_grad=requires_grad)
+        return fake.requires_grad_(requires_grad) if requires_grad else fake
+
+    def _on_absent_cuda(self) -> bool:
+        if torch.cuda.is_available():
+            return False
+        first = self.device or next((p.device for p in self.module.parameters()), None)
+        return first is not None and first.type == "cuda"
+
+
+@contextmanager
+def _random_state() -> Iterator[None]:
+    """Put the random state of torch (CPU), Python and a loaded numpy back."""
+    torch_state = torch.get_rng_state()
+    python_state = random.getstate()
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy is not None else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+        if numpy is not None:
+            numpy.random.set_state(numpy_state)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging each shape error before it raises it."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _experts_that_work(module: nn.Module, needed: bool) -> Iterator[None]:
+    """Have mixtures of experts computed without asking the GPU for its capability.
+
+    QUESTION: may `grouped_mm` be chosen without a GPU?
+      transformers 5 asks the device for its capability, which raises where there is none.
+      `batched_mm` gives the same shapes.
+    """
+    get = getattr(module, "get_experts_implementation", None)
+    put = getattr(module, "set_experts_implementation", None)
+    if not needed or get is None or put is None:
+        yield
+        return
+    before = get()
+    if "grouped_mm" not in before.values():
+        yield
+        return
+    put("batched_mm")
+    try:
+        yield
+    finally:
+        put(before)
+
+
+@contextmanager
+def _module_state(module: nn.Module, present: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Swap the tensors of all submodules for what *present* gives, and put everything back.
+
+    A tensor that stands in several places (tied weights, the flat weights of a recurrent module)
+    gets one stand-in. Hooks are left alone: whoever puts one on takes it off.
+    """
+    saved: list[tuple[Any, Any]] = []
+    seen: set[int] = set()
+    stand_ins: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def stand_in(tensor: Tensor) -> Tensor:
+        if id(tensor) not in stand_ins:
+            stand_ins[id(tensor)] = (tensor, present(tensor))
+        return stand_ins[id(tensor)][1]
+
+    def visit(container: Any) -> None:
+        if id(container) in seen:
+            return
+        seen.add(id(container))
+        saved.append((container, container.copy()))
+        items = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, value in list(items):
+            if isinstance(value, Tensor):
+                if not isinstance(container, set):
+                    container[key] = stand_in(value)
+            elif (
+                type(value) in _CONTAINERS
+                or (isinstance(value, dict) and key in {"_parameters", "_buffers", "_modules"})
+            ) and not (isinstance(key, str) and key.endswith("_hooks")):
+                visit(value)
+
+    try:
+        for part in module.modules():
+            visit(part.__dict__)
+        yield
+    finally:
+        for container, before in reversed(saved):
+            _put_back(container, before)
+
+
+def _put_back(container: Any, before: Any) -> None:
+    """Give a built-in container its items back, touching only what differs."""
+    if isinstance(container, list):
+        if len(container) != len(before) or any(
+            a is not b for a, b in zip(container, before, strict=True)
+        ):
+            container[:] = before
+        return
+    if isinstance(container, set):
+        if container != before:
+            container.clear()
+            container.update(before)
+        return
+    for key in [key for key in container if key not in before]:
+        del container[key]
+    for key, value in before.items():
+        if key not in container or container[key] is not value:
+            container[key] = value
