@@ -36,9 +36,7 @@ def start_class_body(body: FunctionType, namespace: Any) -> Driven:
 
 
 def _with_cells(code: Any, names: dict[str, Any], namespace: Any, closure: Any) -> Driven:
-    made: Driven = _EVALUATE(
-        code, names, namespace, None, 0, None, 0, None, 0, None, closure
-    )
+    made: Driven = _EVALUATE(code, names, namespace, None, 0, None, 0, None, 0, None, closure)
     return made
 
 

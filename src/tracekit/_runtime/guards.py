@@ -16,6 +16,7 @@ makes the look-up fail, and its classes are judged anew each time.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
@@ -59,7 +60,7 @@ from .special import (
 
 __all__ = ["HOOKS", "forget"]
 
-_NUMBERS: Final = frozenset(
+_NUMBERS: Final[frozenset[type]] = frozenset(
     {int, float, complex, bool, str, bytes, type(None), list, tuple, dict, set, frozenset}
 )
 _GUARDS: dict[tuple[str, str], Guard] = {}
@@ -140,9 +141,7 @@ def _way_of(kind: type, name: str) -> Callable[[Any], Driven | None] | None:
     found = special(kind, name)
     if getattribute is not OBJECT_GETATTRIBUTE and asks(getattribute):
         return lambda obj: do.get_attr(obj, name)
-    if fallback is not MISSING and not asks(fallback):
-        fallback = None
-    elif fallback is MISSING:
+    if fallback is MISSING or not asks(fallback):
         fallback = None
     if found is not MISSING and descriptor_asks(found):
         if Suspending in mro_of(type(found)) and getattribute is OBJECT_GETATTRIBUTE:
@@ -244,8 +243,7 @@ def _write_asks(kind: type, name: str, method: str, default: Any, slot: str) -> 
 # -- operators ----------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=None)
-def binary(op: int) -> Guard:
+def _binary(op: int) -> Guard:
     """The guard of BINARY_OP with this oparg."""
     is_inplace = op >= len(do.BINARY)
     _, name, _, _ = do.BINARY[op % len(do.BINARY)]
@@ -274,8 +272,10 @@ def binary(op: int) -> Guard:
     return guard
 
 
+binary: Final[Callable[[int], Guard]] = lru_cache(maxsize=None)(_binary)
+
 _EXTENDING: Final = frozenset(
-    {lookup(list, "__iadd__"), lookup(do.collections.deque, "__iadd__"), lookup(dict, "__ior__")}
+    {lookup(list, "__iadd__"), lookup(deque, "__iadd__"), lookup(dict, "__ior__")}
 )
 
 
@@ -305,9 +305,7 @@ def compare(symbol: str) -> Guard:
     return guard
 
 
-def _guard_by_type(
-    names: tuple[str, ...], perform: Callable[..., Driven], where: int = 0
-) -> Guard:
+def _guard_by_type(names: tuple[str, ...], perform: Callable[..., Driven], where: int = 0) -> Guard:
     """A guard which asks whether one of *names* of the operand's type may ask."""
     plain: set[type] = set(_NUMBERS)
 
@@ -502,9 +500,9 @@ _DICT_ITER: Final = lookup(dict, "__iter__")
 
 def exit_error(leave: Any, error: BaseException) -> Driven | None:
     """The guard of calling `__exit__` with an error."""
-    if type(leave) is MethodType or type(leave) is FunctionType or asks(leave):
-        if resolve(leave) is not None:
-            return do.exit_error(leave, error)
+    is_python = type(leave) is MethodType or type(leave) is FunctionType or asks(leave)
+    if is_python and resolve(leave) is not None:
+        return do.exit_error(leave, error)
     return None
 
 
@@ -550,7 +548,7 @@ def match_class(subject: Any, cls: Any, names: Any, count: int) -> Driven | None
     return None
 
 
-HOOKS: Final = Hooks(
+HOOKS: Final[Hooks] = Hooks(
     resolve=resolve_in_place,
     resolve_bare=resolve_bare,
     look_marker=LOOK,

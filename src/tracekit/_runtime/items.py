@@ -27,7 +27,7 @@ Driven = Generator[Any, Any, Any]
 def done(value: object) -> Driven:
     """A generator that returns *value* without suspending."""
     return value
-    yield
+    yield  # type: ignore[unreachable]
 
 
 def carry(error: BaseException) -> BaseException:
@@ -136,7 +136,7 @@ def _asking(driven: Any) -> tuple[CodeType, int]:
     return code, lineno
 
 
-def _advance(owner: _Resumable, inner: Driven, answer: object) -> Driven:
+def _advance(owner: _Resumable, inner: Any, answer: object) -> Driven:
     """Send *answer* to the user's generator and drive it to its next item, or its end."""
     if owner.is_asking or inner.gi_running:
         raise ValueError("generator already executing")
@@ -216,8 +216,8 @@ class _Resumable(VirtualIterator):
         self.is_asking = False
         self.returned: object = None
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
         return self.kind
 
     def step(self) -> Driven:

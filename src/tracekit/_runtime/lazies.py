@@ -18,7 +18,7 @@ from . import operations as do
 from .items import Driven, LazyIterator
 from .operations import advance, drain, iterates, open_iter
 from .resolve import call, register
-from .special import any_can_ask
+from .special import MISSING, any_can_ask, special
 
 Items = Generator[Any, Any, Any]
 _MISSING: Final = object()
@@ -156,7 +156,7 @@ def _backwards(sequence: Any, length: int) -> Items:
 
 def backwards(sequence: Any, length: int) -> LazyIterator:
     """`reversed(sequence)` of an object with `__len__` and `__getitem__`."""
-    if do.special(type(sequence), "__getitem__") is do.MISSING:
+    if special(type(sequence), "__getitem__") is MISSING:
         message = f"'{type(sequence).__name__}' object is not reversible"
         raise TypeError(message)
     return LazyIterator(_backwards(sequence, length), reversed, sized=sequence)
@@ -344,8 +344,7 @@ def _groupby(iterator: Any, key: Any = None) -> Items:
     while True:
         groups.group = None
         while groups.current is _MISSING or (
-            groups.target is not _MISSING
-            and (yield from do.equal(groups.target, groups.current))
+            groups.target is not _MISSING and (yield from do.equal(groups.target, groups.current))
         ):
             if not (yield from groups.advance()):
                 return
@@ -357,16 +356,15 @@ def _groupby(iterator: Any, key: Any = None) -> Items:
 def _group(groups: _Groups, token: object) -> Items:
     target = groups.target
     while groups.group is token:
-        if groups.item is _MISSING:
-            if not (yield from groups.advance()):
-                return
+        if groups.item is _MISSING and not (yield from groups.advance()):
+            return
         if not (yield from do.equal(target, groups.current)):
             return
         item, groups.item = groups.item, _MISSING
         yield Item(item)
 
 
-_GROUPER: Final = itertools._grouper  # type: ignore[attr-defined]  # noqa: SLF001
+_GROUPER: Final = itertools._grouper  # type: ignore[attr-defined]
 
 
 def _tee(iterable: Any, n: int = 2, /) -> Driven:
@@ -388,7 +386,7 @@ def _teed(iterator: Any, own: Any, queues: list[Any]) -> Items:
         yield Item(own.popleft())
 
 
-_TEE: Final = type(itertools.tee(())[0])
+_TEE: Final[type] = type(itertools.tee(())[0])
 
 
 def _pooling(target: Any) -> None:
@@ -442,4 +440,3 @@ for _target in (
     itertools.combinations_with_replacement,
 ):
     _pooling(_target)
-

@@ -23,7 +23,6 @@ from .items import (
     LazyIterator,
     ObjectIterator,
     VirtualGenerator,
-    VirtualIterator,
     delegate_plain,
     delegate_steps,
 )
@@ -310,13 +309,13 @@ def _binary_number(name: str, left: Any, right: Any) -> Driven:
     if _is_sequence_slot(reflected):
         reflected = MISSING
     tried = kind is other
-    if not tried and reflected is not MISSING and kind in mro_of(other):
-        # The right side's class refines the left's: it comes first, if it has a method of its own.
-        if special(kind, rop) is not reflected:
-            tried = True
-            result = yield from call_special(reflected, right, left)
-            if result is not NotImplemented:
-                return result
+    refines = not tried and kind in mro_of(other)
+    if refines and reflected is not MISSING and special(kind, rop) is not reflected:
+        # The right side's class refines the left's, with a method of its own: it comes first.
+        tried = True
+        result = yield from call_special(reflected, right, left)
+        if result is not NotImplemented:
+            return result
     if method is not MISSING:
         result = yield from call_special(method, left, right)
         if result is not NotImplemented:
@@ -397,8 +396,7 @@ def compare(symbol: str, left: Any, right: Any) -> Driven:
     if symbol == "!=":
         return left is not right
     message = (
-        f"'{symbol}' not supported between instances of "
-        f"'{kind.__name__}' and '{other.__name__}'"
+        f"'{symbol}' not supported between instances of '{kind.__name__}' and '{other.__name__}'"
     )
     raise TypeError(message)
 
@@ -480,7 +478,10 @@ def contains(item: Any, container: Any) -> Driven:
     return (yield from _search(item, container))
 
 
-_SEQUENCE_CONTAINS: Final = (namespace_of(list)["__contains__"], namespace_of(tuple)["__contains__"])
+_SEQUENCE_CONTAINS: Final = (
+    namespace_of(list)["__contains__"],
+    namespace_of(tuple)["__contains__"],
+)
 
 
 def _search(item: Any, container: Any) -> Driven:
@@ -682,20 +683,19 @@ def mapping(obj: Any) -> Driven:
 
 def delegate(obj: Any) -> Driven:
     """What `yield from obj` drives in the twin of a user's generator."""
-    if type(obj) is VirtualGenerator:
+    if type(obj) is VirtualGenerator and not obj.inner.gi_suspended:
         # The inner generator yields items and requests itself: no Python in between.
-        return obj.inner  # type: ignore[no-any-return]
+        inner: Driven = obj.inner
+        return inner
+    # One that is under way must be held: dropping it would close the inner one.
     return _delegate(obj)
 
 
 def _delegate(obj: Any) -> Driven:
-    if iterates(obj):
-        iterator = yield from open_iter(obj)
-    else:
-        iterator = wrapped_iterator(_straight(iter, obj))
-    if isinstance(iterator, VirtualIterator) and type(iterator) in VIRTUAL_ITERATORS:
-        if type(iterator) is VirtualGenerator:
-            return (yield from iterator.inner)
+    iterator = yield from open_iter(obj)
+    if type(iterator) is VirtualGenerator:
+        return (yield from iterator.inner)
+    if type(iterator) in VIRTUAL_ITERATORS:
         return (yield from delegate_steps(iterator))
     return (yield from delegate_plain(iterator))
 
@@ -816,9 +816,7 @@ def match_class(subject: Any, cls: Any, names: tuple[str, ...], count: int) -> D
         else:
             for name in args[:count]:
                 if type(name) is not str:
-                    message = (
-                        f"__match_args__ elements must be strings (got {type(name).__name__})"
-                    )
+                    message = f"__match_args__ elements must be strings (got {type(name).__name__})"
                     raise TypeError(message)
                 if not (yield from _match_one(subject, cls, name, seen, matched)):
                     return None

@@ -40,7 +40,7 @@ LRU_CACHE: Final = type(functools.lru_cache(maxsize=None)(lambda: None))
 
 SPECIALS: Final = frozenset(
     f"__{name}__"
-    for name in (
+    for name in (  # noqa: SIM905 - ninety quoted names read worse
         "abs add and bool bytes call complex contains delattr delete delitem divmod enter eq exit "
         "float floor floordiv format ge get getattr getattribute getitem gt hash iadd iand "
         "ifloordiv ilshift imatmul imod imul index int invert ior ipow irshift isub iter itruediv "
@@ -144,8 +144,10 @@ def asks(value: object, depth: int = 0) -> bool:
     if kind in (str, int, tuple, list, dict):
         return False
     method = special(kind, "__call__")
-    return method is not MISSING and type(method) is not types.WrapperDescriptorType and asks(
-        method, depth + 1
+    return (
+        method is not MISSING
+        and type(method) is not types.WrapperDescriptorType
+        and asks(method, depth + 1)
     )
 
 
@@ -180,7 +182,9 @@ def _is_library_class(kind: type) -> bool:
     if type(filename) is not str:
         return module in sys.builtin_module_names or module in sys.stdlib_module_names
     # Plumbing is the library's, too: its classes do not change.
-    return module.partition(".")[0] in sys.stdlib_module_names or not is_rewritten_file(filename)
+    return str(module).partition(".")[0] in sys.stdlib_module_names or not is_rewritten_file(
+        filename
+    )
 
 
 def remember(plain: set[type], kind: type) -> None:

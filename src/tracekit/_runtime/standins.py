@@ -24,11 +24,12 @@ import typing
 from collections.abc import Callable
 from typing import Any, Final
 
+from .._bytecode.checks import Guard
 from .._protocol import END, Carrier
 from . import guards, lazies
 from . import operations as do
 from .class_bodies import start_class_body
-from .items import Driven
+from .items import Driven, ObjectIterator
 from .operations import advance, drain, iterates, open_iter, text_asks
 from .resolve import call, call_special, clear_beside, register, resolve
 from .special import MISSING, any_can_ask, asks, can_ask, lookup, special, special_asks
@@ -78,11 +79,15 @@ def draining(target: Callable[..., Any], *places: int, hints: bool = False) -> N
         raise carrier
 
     def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return any(iterates(args[place]) for place in places or range(len(args)) if place < len(args))
+        return any(
+            iterates(args[place]) for place in places or range(len(args)) if place < len(args)
+        )
 
     register(target, standin, when=when)
 
 
+_target: Any
+_straight: Any
 draining(tuple, hints=True)
 draining(tuple.__new__, 1, hints=True)
 draining(str.join, 1, hints=True)
@@ -129,8 +134,14 @@ def _asks_as_mapping(value: Any) -> bool:
     kind = type(value)
     if kind is list or kind is tuple:
         return any(iterates(pair) for pair in value)
-    return iterates(value) or special_asks(kind, "keys") or (
-        kind is not dict and special(kind, "keys") is not MISSING and special_asks(kind, "__getitem__")
+    return (
+        iterates(value)
+        or special_asks(kind, "keys")
+        or (
+            kind is not dict
+            and special(kind, "keys") is not MISSING
+            and special_asks(kind, "__getitem__")
+        )
     )
 
 
@@ -150,7 +161,9 @@ def _fill(target: dict[Any, Any], source: Any) -> Driven:
             except TypeError:
                 pair = None
             if pair is None:
-                message = f"cannot convert dictionary update sequence element #{index} to a sequence"
+                message = (
+                    f"cannot convert dictionary update sequence element #{index} to a sequence"
+                )
                 raise TypeError(message)
         if len(pair) != 2:
             message = (
@@ -188,9 +201,7 @@ for _target in (collections.OrderedDict.__init__, collections.OrderedDict.update
     )
 
 
-def _defaultdict_init(
-    self: Any, factory: Any = None, source: Any = (), /, **kwargs: Any
-) -> Driven:
+def _defaultdict_init(self: Any, factory: Any = None, source: Any = (), /, **kwargs: Any) -> Driven:
     collections.defaultdict.__init__(self, factory)
     yield from _dict_update(self, source, **kwargs)
 
@@ -217,7 +228,7 @@ def _count_elements(mapping: Any, iterable: Any, /) -> Driven:
 
 
 register(
-    collections._count_elements,  # type: ignore[attr-defined]  # noqa: SLF001
+    collections._count_elements,  # type: ignore[attr-defined]
     _count_elements,
     when=_second_iterable,
 )
@@ -266,7 +277,7 @@ _NOT_SUMMED: Final = (
 )
 
 
-def _extreme(name: str, better: guards.Guard, straight: Callable[[Any, Any], Any]) -> Any:
+def _extreme(name: str, better: Guard, straight: Callable[[Any, Any], Any]) -> Any:
     def extreme(*args: Any, key: Any = None, default: Any = _MISSING) -> Driven:
         if not args:
             message = f"{name} expected at least 1 argument, got 0"
@@ -407,9 +418,7 @@ register(
 def _bisect(
     target: Callable[..., Any], insert: Callable[[Any, int, Any], None] | None, *, right: bool
 ) -> Any:
-    def standin(
-        a: Any, x: Any, lo: int = 0, hi: int | None = None, *, key: Any = None
-    ) -> Driven:
+    def standin(a: Any, x: Any, lo: int = 0, hi: int | None = None, *, key: Any = None) -> Driven:
         if key is None:
             return target(a, x, lo, hi)
         if lo < 0:
@@ -459,7 +468,7 @@ def _iter(source: Any, sentinel: Any = _MISSING, /) -> Driven:
     if sentinel is not _MISSING:
         return lazies.call_until(source, sentinel)
     found = yield from open_iter(source)
-    return found.target if type(found) is do.ObjectIterator else found
+    return found.target if type(found) is ObjectIterator else found
 
 
 def _reversed(sequence: Any, /) -> Driven:
@@ -475,8 +484,10 @@ register(iter, _iter)
 register(
     reversed,
     _reversed,
-    when=lambda args, _: bool(args)
-    and any(special_asks(type(args[0]), n) for n in ("__reversed__", "__getitem__", "__len__")),
+    when=lambda args, _: (
+        bool(args)
+        and any(special_asks(type(args[0]), n) for n in ("__reversed__", "__getitem__", "__len__"))
+    ),
 )
 
 # -- attributes by name -------------------------------------------------------------------------
@@ -514,9 +525,7 @@ def _store_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def _delete_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return (
-        len(args) == 2
-        and type(args[1]) is str
-        and guards.delete_attr(args[1])(args[0]) is not None
+        len(args) == 2 and type(args[1]) is str and guards.delete_attr(args[1])(args[0]) is not None
     )
 
 
@@ -543,7 +552,9 @@ register(do.OBJECT_DELATTR, do.generic_del, when=_generic("__delete__"))
 # -- one special method each --------------------------------------------------------------------
 
 
-def one_method(target: Callable[..., Any], names: tuple[str, ...], perform: Callable[..., Driven]) -> None:
+def one_method(
+    target: Callable[..., Any], names: tuple[str, ...], perform: Callable[..., Driven]
+) -> None:
     """Register *perform* for *target*, where its first argument's special methods may ask."""
 
     def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -552,7 +563,9 @@ def one_method(target: Callable[..., Any], names: tuple[str, ...], perform: Call
     register(target, perform, when=when)
 
 
-def _simple(name: str, check: type | tuple[type, ...] | None, error: str = "") -> Callable[..., Driven]:
+def _simple(
+    name: str, check: type | tuple[type, ...] | None, error: str = ""
+) -> Callable[..., Driven]:
     """A builtin that returns what the special method returned, after a look at its type."""
 
     def perform(obj: Any, /, *args: Any, **kwargs: Any) -> Driven:
@@ -618,10 +631,17 @@ def _ascii(obj: Any, /) -> Driven:
 
 
 def _print(*values: Any, **kwargs: Any) -> Driven:
-    texts = []
-    for value in values:
-        texts.append((yield from do.to_str(value)) if text_asks(value) else value)
-    print(*texts, **kwargs)  # noqa: T201
+    sep, end = kwargs.pop("sep", None), kwargs.pop("end", None)
+    flush = kwargs.pop("flush", False)
+    write = builtins.print
+    write(end="", **kwargs)  # its own errors
+    # Piece by piece, as in C: what stands before a value is out when its `__str__` runs.
+    for index, value in enumerate(values):
+        if index:
+            write(" " if sep is None else sep, end="", **kwargs)
+        text = (yield from do.to_str(value)) if text_asks(value) else value
+        write(text, end="", **kwargs)
+    write(end="\n" if end is None else end, flush=flush, **kwargs)
 
 
 one_method(len, ("__len__",), do.length)
@@ -633,7 +653,9 @@ one_method(ascii, ("__repr__",), _ascii)
 one_method(hash, ("__hash__",), _hash)
 one_method(abs, ("__abs__",), _simple("__abs__", None))
 one_method(round, ("__round__",), _round)
-one_method(int, ("__int__", "__index__", "__trunc__"), _number(int, ("__int__", "__index__", "__trunc__")))
+one_method(
+    int, ("__int__", "__index__", "__trunc__"), _number(int, ("__int__", "__index__", "__trunc__"))
+)
 one_method(float, ("__float__", "__index__"), _number(float, ("__float__", "__index__")))
 one_method(
     complex,
@@ -675,11 +697,11 @@ register(pow, _pow, when=_operands_ask("__pow__", "__rpow__"))
 # -- the operator module ------------------------------------------------------------------------
 
 
-def _through_guard(guard: guards.Guard, target: Callable[..., Any], *order: int) -> None:
+def _through_guard(guard: Guard, target: Callable[..., Any], *order: int) -> None:
     """Register a function of `operator` whose instruction has a guard."""
 
     def standin(*args: Any) -> Driven:
-        pending = guard(*(args[place] for place in order))
+        pending: Driven | None = guard(*(args[place] for place in order))
         assert pending is not None
         return pending
 
@@ -689,8 +711,8 @@ def _through_guard(guard: guards.Guard, target: Callable[..., Any], *order: int)
     register(target, standin, when=when)
 
 
-for _index, (_, _, _straight, _in_place) in enumerate(do.BINARY):
-    _through_guard(guards.binary(_index), _straight, 0, 1)
+for _index, (_, _, _plus, _in_place) in enumerate(do.BINARY):
+    _through_guard(guards.binary(_index), _plus, 0, 1)
     _through_guard(guards.binary(_index + len(do.BINARY)), _in_place, 0, 1)
 for _symbol, (_, _straight) in do.COMPARISONS.items():
     _through_guard(guards.compare(_symbol), _straight, 0, 1)
@@ -769,7 +791,9 @@ def can_ask_or_has(obj: Any) -> bool:
 # -- classes ------------------------------------------------------------------------------------
 
 
-def _build_class(body: Any, name: str, /, *bases: Any, metaclass: Any = None, **keywords: Any) -> Driven:
+def _build_class(
+    body: Any, name: str, /, *bases: Any, metaclass: Any = None, **keywords: Any
+) -> Driven:
     """`class name(*bases, metaclass=..., **keywords): body`."""
     resolved = types.resolve_bases(bases)
     if metaclass is not None:
@@ -824,13 +848,11 @@ def _cache_clear(wrapper: Any) -> Driven:
     clear_beside(wrapper)
     wrapper.cache_clear()
     return None
-    yield
+    yield  # type: ignore[unreachable]
 
 
 def _clears(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return True
 
 
-register(
-    lookup(type(functools.lru_cache(lambda: None)), "cache_clear"), _cache_clear, when=_clears
-)
+register(lookup(type(functools.lru_cache(lambda: None)), "cache_clear"), _cache_clear, when=_clears)

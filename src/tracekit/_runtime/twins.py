@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from .._bytecode.facts import NESTED_GENERATORS_USE_THE_C_STACK
 
 if TYPE_CHECKING:
-    from .._bytecode.checks import Hooks
     from .._bytecode.generator import Twin
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -53,7 +52,9 @@ PLUMBING: Final = frozenset(
 
 _OURS: Final = str(Path(__file__).resolve().parent.parent) + os.sep
 _SITE: Final = re.compile(r"^(.*[\\/](?:site|dist)-packages)[\\/]([^\\/]+)")
-_NAMES_US: Final = re.compile(r"^Requires-Dist:\s*tracekit\b(?![-_.]\w)", re.MULTILINE | re.I)
+_NAMES_US: Final = re.compile(
+    r"^Requires-Dist:\s*tracekit\b(?![-_.]\w)", re.MULTILINE | re.IGNORECASE
+)
 _FROZEN: Final = re.compile(r"^<frozen ([\w.]+)>$")
 
 _VERDICTS: dict[int, bool] = {}
@@ -146,9 +147,13 @@ def never_asks(function: _F) -> _F:
         raise TypeError(message)
     for each in _with_nested(code):
         key = id(each)
-        _NEVER[key] = weakref.ref(each, lambda _, key=key: _NEVER.pop(key, None))
+        _NEVER[key] = weakref.ref(each, partial(_unmark, key))
         _VERDICTS.pop(key, None)
     return function
+
+
+def _unmark(key: int, _: object) -> None:
+    _NEVER.pop(key, None)
 
 
 def passes_calls_on(function: FunctionType) -> None:
@@ -296,7 +301,11 @@ def twin_function(function: FunctionType) -> Callable[..., Any] | None:
     twin = twin_code(code)
     if twin is None:
         return None
-    closure, defaults, keywords = function.__closure__, function.__defaults__, function.__kwdefaults__
+    closure, defaults, keywords = (
+        function.__closure__,
+        function.__defaults__,
+        function.__kwdefaults__,
+    )
     made = FunctionType(twin.code, function.__globals__, function.__name__, defaults, closure)
     if keywords:
         made.__kwdefaults__ = keywords
