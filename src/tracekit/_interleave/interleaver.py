@@ -76,26 +76,26 @@ class Host:
         """Tell how many visits of a site the model has left behind, as far as is known."""
         return 0
 
-    def reach(self, request: Read) -> BaseException | None:
+    def reach(self, worker: Worker, request: Read) -> BaseException | None:
         """See to it that the request's site will be visited, or say why it cannot be."""
         return None
 
     def handed_out(self, worker: Worker, site: Site, value: object) -> None:
         """A body got *value* by a read."""
 
-    def narrow(self, worker: Worker, site: Site, value: object) -> object:
-        """Give the part of a site's value that *worker* sees."""
-        return value
+    def part(self, worker: Worker, standing: Standing) -> object:
+        """Give the part of a site's value that *worker* sees, always the same object."""
+        return standing.value
 
-    def widen(self, worker: Worker, site: Site, value: object, new: object) -> object:
-        """Put *new*, which *worker* wrote, in the place of its part of *value*."""
-        return new
+    def put_part(self, worker: Worker, standing: Standing, new: object) -> None:
+        """Take *new*, which *worker* wrote, in the place of its part."""
+        standing.value = new
 
-    def settle(self, worker: Worker, site: Site, value: object, part: object) -> object:
-        """Take over what was edited in *part*, which `narrow` gave; give the new value."""
-        return value
+    def joined(self, standing: Standing) -> object:
+        """Make one value of the parts, with what was edited in them."""
+        return standing.value
 
-    def skipped(self, parts: list[tuple[Worker, object]], site: Site) -> object:
+    def skipped(self, parts: list[tuple[Worker, object]], standing: Standing) -> object:
         """Make one output of what all the bodies that skip a module have given."""
         return parts[-1][1]
 
@@ -105,15 +105,23 @@ class Host:
 
 
 class Standing:
-    """The site where the model stands now, and what the bodies made of its value."""
+    """The site where the model stands now, and what the bodies made of its value.
 
-    __slots__ = ("key", "parts", "site", "skips", "value")
+    Attributes:
+        key: Path and port.
+        site: The same with the visit.
+        value: What stands there.
+        shared: What the host keeps while several bodies see a part each; `None` if none did.
+        skips: Which bodies let the module not run, with the outputs that they gave.
+    """
+
+    __slots__ = ("key", "shared", "site", "skips", "value")
 
     def __init__(self, key: Key, visit: int, value: object) -> None:
         self.key = key
         self.site = Site(key[0], key[1], visit)
         self.value = value
-        self.parts: dict[int, tuple[Worker, object]] = {}
+        self.shared: Any = None
         self.skips: list[tuple[Worker, object]] = []
 
 
@@ -162,7 +170,8 @@ class Interleaver:
 
     def start(self, worker: Worker, value: object = None) -> None:
         """Run a body up to its first request."""
-        worker.start(value)
+        if not worker.started:
+            worker.start(value)
         self._run(worker, None)
 
     # During the forward.
@@ -212,11 +221,8 @@ class Interleaver:
 
     def _settled(self, standing: Standing) -> Any:
         if standing.skips and not self.ended:
-            return self.host.skipped(standing.skips, standing.site)
-        value = standing.value
-        for worker, part in standing.parts.values():
-            value = self.host.settle(worker, standing.site, value, part)
-        return value
+            return self.host.skipped(standing.skips, standing)
+        return standing.value if standing.shared is None else self.host.joined(standing)
 
     def _serve(self) -> None:
         """Serve all bodies, in written order, until none can move."""
@@ -356,24 +362,23 @@ class Interleaver:
         if kind is Skip:
             standing.skips.append((worker, request.value))  # type: ignore[attr-defined]
             return None
-        held = standing.parts.get(worker.order)
-        whole = host.narrow(worker, site, standing.value) if held is None else held[1]
+        is_plain = worker.rows is None and standing.shared is None
         view = request.view
         try:
+            whole = standing.value if is_plain else host.part(worker, standing)
             if kind is Read:
-                if held is None and whole is not standing.value:
-                    standing.parts[worker.order] = (worker, whole)
                 value = whole if view is None else view.get(whole)
                 host.handed_out(worker, site, value)
                 return value
             new: object = request.value  # type: ignore[attr-defined]
             if view is not None:
                 new = view.put(whole, new)
-            standing.value = host.widen(worker, site, standing.value, new)
+            if is_plain:
+                standing.value = new
+            else:
+                host.put_part(worker, standing, new)
         except Exception as error:  # noqa: BLE001 - belongs to the line that asked
             return Raised(error)
-        # Every other body's part was a part of the old value.
-        standing.parts.clear()
         filename, lineno = worker.position()
         self.writes.append((site, f"{filename}:{lineno}"))
         return None
@@ -404,7 +409,7 @@ class Interleaver:
             loop.paths.add(path)
         if self.over or (self.closing and port != "result"):
             return self._too_late(worker, request)
-        return self.host.reach(request)
+        return self.host.reach(worker, request)
 
     # Steps.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from .._runtime.tracer import Backend
+from .axes import BatchRules
+from .batch import Joined, count_rows, join
 from .rename import bind_aliases
 from .tracers import InterleavingTracer
 from .tree import Node, Tree
@@ -23,6 +26,7 @@ class Traceable(Node):
         rename: Further names for modules: `{path, pattern or class: name or names}`.
     """
 
+    _rules: BatchRules | None = None
     _first_parameter: tuple[dict[str, Any], str] | None = None
     tracer_class: ClassVar[type[InterleavingTracer]] = InterleavingTracer
 
@@ -100,6 +104,49 @@ class Traceable(Node):
                 moved = map_tensors((args, kwargs), lambda tensor: _moved(tensor, device))
                 return moved
         return args, kwargs
+
+    # Several inputs.
+
+    def batch_axis(self, path: str, port: str, leaf: tuple[Any, ...]) -> Any:
+        """State where the batch is in a value; a subclass overrides this where it knows better.
+
+        Args:
+            path: The module's name; empty for the model itself.
+            port: `"input"`, `"output"`, `"result"`.
+            leaf: Where the tensor stands in a nested value: keys and indices, outermost first.
+
+        Returns:
+            The axis and the rows for each input; `None` if the value has no batch axis;
+            `NotImplemented` to have it learned from two fake runs.
+        """
+        return NotImplemented
+
+    def _batch_rules(self) -> BatchRules:
+        """What is known about the batch axes of this model's sites."""
+        rules = self._rules
+        if rules is None:
+            stated = weakref.WeakMethod(self.batch_axis)
+
+            def state(path: str, port: str, leaf: tuple[Any, ...]) -> Any:
+                method = stated()
+                return NotImplemented if method is None else method(path, port, leaf)
+
+            rules = BatchRules(state)
+            object.__setattr__(self, "_rules", rules)
+        return rules
+
+    def _join(
+        self,
+        function: Callable[..., Any],
+        inputs: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
+    ) -> Joined:
+        """Make one input of those of several invokes; as `_prepare`, of one or more."""
+        prepared = [self._prepare(function, args, kwargs) for args, kwargs in inputs]
+        return join(prepared, self._batch_rules().input_axis)
+
+    def _count_rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """Count the rows of one invoke's input, for `max_rows`."""
+        return count_rows((args, kwargs), self._batch_rules().input_axis)
 
     def _first_device(self) -> torch.device | None:
         """Where the first parameter is.

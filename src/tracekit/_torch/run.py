@@ -12,6 +12,7 @@ from .._interleave.interleaver import EndRun, Host, Interleaver, Standing
 from .._interleave.site import Site, spell
 from ..errors import NeverRanError
 from . import hooks
+from .batch import Shared, join_parts
 from .held import Held
 from .modes import Modes, enter_block, leave_block
 from .values import LEAVES
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from .._interleave.requests import Key, Read
     from .._interleave.worker import Worker
+    from .axes import BatchRules
     from .hooks import Hooked
     from .tree import Tree
 
@@ -74,7 +76,16 @@ class Run(Host):
         owner: The tracer, which owns the run's own sites such as `result`.
         once: The traced call is one call of the module at this path, and nothing else; `None`
             if it may call the module any number of times.
+
+    Attributes:
+        rules: Where the batch axes of all sites are, when several bodies see their own rows.
+        total: Rows of the batch, in inputs.
+        refuse: Says why a body may not ask for a site, beyond what the run itself knows.
     """
+
+    rules: BatchRules | None = None
+    total = 0
+    refuse: Callable[[Worker, Read], BaseException | None] | None = None
 
     def __init__(self, tree: Tree, owner: object, once: str | None) -> None:
         self.tree = tree
@@ -92,7 +103,7 @@ class Run(Host):
 
     def execute(
         self,
-        worker: Worker,
+        worker: Worker | None,
         value: object,
         call: Callable[[], tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]],
     ) -> Any:
@@ -100,6 +111,7 @@ class Run(Host):
 
         Args:
             worker: The body of the `with` itself; started first, before the model is called.
+                `None` if it has run already.
             value: What its `as` target gets.
             call: Gives the function, arguments and keyword arguments of the traced call, once
                 the body has reached its first request.
@@ -115,11 +127,14 @@ class Run(Host):
         hooks.begin(self)
         try:
             self.modes = Modes()
-            interleaver.add(worker)
-            interleaver.start(worker, value)
+            if worker is not None:
+                interleaver.add(worker)
+                interleaver.start(worker, value)
             if not interleaver.ended:
                 try:
                     function, args, kwargs = call()
+                    if interleaver.ended:
+                        raise EndRun
                     self.began = self.forwarding = True
                     result = function(*args, **kwargs)
                     if self.returning is not None:
@@ -154,6 +169,35 @@ class Run(Host):
             self.spots.clear()
             self.paths.clear()
             interleaver.close()
+
+    # Rows.
+
+    def part(self, worker: Worker, standing: Standing) -> object:
+        return self._shared(standing).read(worker.order, worker.rows)
+
+    def put_part(self, worker: Worker, standing: Standing, new: object) -> None:
+        self._shared(standing).write(worker.order, worker.rows, new)
+
+    def joined(self, standing: Standing) -> object:
+        return standing.shared.join()
+
+    def skipped(self, parts: list[tuple[Worker, object]], standing: Standing) -> object:
+        with_rows = [(worker.rows, value) for worker, value in parts if worker.rows is not None]
+        if not with_rows or parts[-1][0].rows is None:
+            return parts[-1][1]
+        path, _, visit = standing.site
+        assert self.rules is not None
+        rule = self.rules.site(path, "output", visit, self.total)
+        return join_parts(with_rows, self.total, rule)
+
+    def _shared(self, standing: Standing) -> Shared:
+        if standing.shared is None:
+            assert self.rules is not None
+            path, port, visit = standing.site
+            rule = self.rules.site(path, port, visit, self.total)
+            standing.shared = Shared(standing.value, rule, self.total)
+        shared: Shared = standing.shared
+        return shared
 
     # What `_forward` calls.
 
@@ -210,8 +254,10 @@ class Run(Host):
             return 0
         return spot.done if key[1] == "output" else spot.visits
 
-    def reach(self, request: Read) -> BaseException | None:
+    def reach(self, worker: Worker, request: Read) -> BaseException | None:
         path, port = request.key
+        if self.refuse is not None and (refusal := self.refuse(worker, request)) is not None:
+            return refusal
         if path in self.paths or port == "result":
             return None
         return self.watch(path)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from .._interleave.site import Site
+from .._interleave.flow import Barrier
+from .._interleave.requests import Meet, Read
+from .._interleave.site import Site, spell
 from .._interleave.worker import Worker
-from .._protocol import Abort
+from .._protocol import Abort, ask, suspending
 from .._runtime.tracer import Backend, Body, Tracer
-from ..errors import NotRunningError
+from ..errors import CannotSuspendError, InvokeError, NotRunningError
+from .batch import split_rows
+from .modes import Modes
 from .run import Run
 from .tree import Port
 
@@ -30,11 +34,17 @@ class InterleavingTracer(Tracer):
         model: The wrapper whose values the block may ask for.
         *args: Given to the call.
         backend: What runs the captured body.
+        max_rows: The most rows of inputs in one forward; more invokes run in several.
         keep: `"all"`: what the block binds is bound after it. `"saved"`: only what was saved.
         **kwargs: Given to the call.
     """
 
     keep = "all"
+    max_rows: int | None = None
+    _invokes: Sequence[Invoker] = ()
+    _started: Sequence[Invoker] = ()
+    _stopped = False
+    _main: Worker | None = None
     _requests: dict[str, Any] | None = None
     _current: Run | None = None
     _visited: Sequence[tuple[tuple[str, str], int]] = ()
@@ -48,9 +58,12 @@ class InterleavingTracer(Tracer):
         *args: Any,
         backend: Backend | None = None,
         keep: str = "all",
+        max_rows: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, backend=backend, **kwargs)
+        if max_rows is not None:
+            self.max_rows = max_rows
         self.fn = fn
         self.model: Traceable | None = model
         if keep != "all":
@@ -58,6 +71,7 @@ class InterleavingTracer(Tracer):
                 self._state = "ended"
                 raise ValueError(f'keep is "all" or "saved", not {keep!r}')
             self.keep = keep
+            self.keep_only_saved()
 
     def _site_owner(self) -> tuple[object, str]:
         return self, ""
@@ -85,6 +99,31 @@ class InterleavingTracer(Tracer):
         run.interleaver.stop()
         raise Abort
 
+    def invoke(self, *args: Any, **kwargs: Any) -> Invoker:
+        """Give an input its own block: `with tracer.invoke(x): ...`.
+
+        All inputs are joined into one run; each block sees its own rows only.
+
+        Args:
+            *args: The input; none at all: the block sees the rows of all inputs.
+            **kwargs: The same, by keyword.
+
+        Raises:
+            InvokeError: `invoke-refused`. The run has an input already, or has begun.
+        """
+        return Invoker(self, *args, **kwargs)
+
+    def barrier(self, n_participants: int) -> Meeting:
+        """Make a meeting point of several blocks: each calls it, and waits for the others.
+
+        Args:
+            n_participants: How many blocks meet.
+
+        Returns:
+            What each block calls; usable again for the next round.
+        """
+        return Meeting(n_participants)
+
     def execute(self, body: Body) -> object:
         """Run *body* in step with the model.
 
@@ -93,21 +132,77 @@ class InterleavingTracer(Tracer):
         """
         model = self.model
         assert model is not None
-        worker = Worker(body)
-        run = Run(model._tree, self, self._once())
-        self._current = run
+        worker = self._main = Worker(body)
         try:
-            run.execute(worker, self.value(), self._call)
+            self._run(worker)
+            while self._invokes and not self._stopped:
+                self._run(None)
+            return worker.value
         finally:
-            self._visited = run.interleaver.passed
-            self._current = self._requests = None
+            for invoke in self._invokes:
+                invoke.close()
             # A finished tracer holds no model and no activation.
+            self._invokes = ()
+            self._main = self._requests = None
             self.model = None
             self.fn = None
             self.args = ()
             self.kwargs = {}
-            del model, run
-        return worker.value
+            del model, worker
+
+    def _run(self, worker: Worker | None) -> None:
+        model = self.model
+        assert model is not None
+        run = self._current = Run(model._tree, self, self._once())
+        if not (self.args or self.kwargs):
+            run.refuse = self._refuse
+        try:
+            run.execute(worker, self.value(), self._call)
+        finally:
+            self._current = None
+            self._stopped = run.interleaver.stopped
+            self._visited = [*self._visited, *run.interleaver.passed]
+            started, self._started = self._started, ()
+            try:
+                for invoke in started:
+                    invoke.push_names(self.keeps())
+            finally:
+                for invoke in started:
+                    invoke.close()
+                del run, started
+
+    def _refuse(self, worker: Worker, request: Read) -> BaseException | None:
+        """Say why a site may not be asked for between invokes."""
+        if worker is not self._main or not (self._invokes or self._started):
+            return None
+        return InvokeError(
+            f"`{spell(request.key[0], request.name)}` is asked for between invokes",
+            why="with several inputs, a value belongs to the block of one of them",
+            fix="ask inside `with tracer.invoke(...):`; `tracer.invoke()` without input sees the "
+            "rows of all",
+        )
+
+    def _take(self, invoke: Invoker) -> None:
+        """Add an input to the run that has not begun."""
+        run = self._current
+        main = self._main
+        problem = ""
+        if run is None or main is None:
+            problem = "outside of its tracer's block"
+        elif self.args or self.kwargs:
+            problem = "in the block of a `trace` that has an input already"
+        elif run.interleaver.current is not main:
+            problem = "inside another invoke"
+        elif run.began:
+            problem = "when the model is running already"
+        if problem:
+            raise InvokeError(
+                f"`tracer.invoke(...)` stands {problem}",
+                why="inputs are joined into one run before it begins",
+                fix="open all invokes directly in the block of `with model.trace() as tracer:`, "
+                "one after the other",
+            )
+        self._invokes = [*self._invokes, invoke]
 
     def call(self) -> Any:
         """Make the call without a block, with the stored edits only; give what it returns."""
@@ -139,5 +234,130 @@ class InterleavingTracer(Tracer):
             function = getattr(model._module, fn)
         else:
             function = getattr(fn, "__wrapped__", fn) if type(fn).__name__ == "_Method" else fn
-        args, kwargs = model._prepare(function, self.args, self.kwargs)
+        if self._invokes:
+            args, kwargs = self._start_invokes(function)
+        else:
+            args, kwargs = model._prepare(function, self.args, self.kwargs)
         return function, args, kwargs
+
+    def _start_invokes(
+        self, function: Callable[..., Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Join the inputs of the next run, and start its blocks.
+
+        Returns:
+            Arguments and keyword arguments of the call.
+        """
+        model, run = self.model, self._current
+        assert model is not None
+        assert run is not None
+        started = self._next_group(model)
+        given = [invoke for invoke in started if invoke.has_input]
+        rows: dict[int, slice | None] = {}
+        args: tuple[Any, ...] = ()
+        kwargs: dict[str, Any] = {}
+        if given:
+            joined = model._join(function, [(each.args, each.kwargs) for each in given])
+            args, kwargs = joined.args, joined.kwargs
+            if len(given) > 1:
+                run.rules, run.total = model._batch_rules(), joined.total
+                run.rules.learn(model._module, function, args, kwargs, joined.total)
+                rows = {id(each): part for each, part in zip(given, joined.rows, strict=True)}
+        for invoke in started:
+            worker = invoke.worker
+            assert worker is not None
+            worker.rows = rows.get(id(invoke))
+            run.interleaver.add(worker)
+            run.interleaver.start(worker)
+        return args, kwargs
+
+    def _next_group(self, model: Traceable) -> Sequence[Invoker]:
+        """Take the invokes that fit into one run."""
+        waiting = self._invokes
+        count = len(waiting)
+        if self.max_rows is not None:
+            sizes = [model._count_rows(each.args, each.kwargs) for each in waiting]
+            groups = split_rows(sizes, self.max_rows)
+            count = len(groups[0])
+            if len(groups) > 1 and any(not each.has_input for each in waiting):
+                raise InvokeError(
+                    "an invoke without input stands in a trace that needs several runs",
+                    seen=f"{sum(sizes)} rows, max_rows={self.max_rows}",
+                    why="it sees the rows of all inputs, and they are not in one run",
+                    fix="leave `max_rows` out",
+                )
+        self._started, self._invokes = waiting[:count], waiting[count:]
+        return self._started
+
+
+class Invoker(Tracer):
+    """One input of a run with several, and the block that sees its rows."""
+
+    def __init__(self, tracer: InterleavingTracer, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.tracer: InterleavingTracer | None = tracer
+        self.worker: Worker | None = None
+        self._captured: Body | None = None
+
+    @property
+    def has_input(self) -> bool:
+        """It brings rows of its own."""
+        return bool(self.args or self.kwargs)
+
+    def execute(self, body: Body) -> None:
+        """Keep *body* for the run, with its names and modes as they are here."""
+        tracer = self.tracer
+        assert tracer is not None
+        tracer._take(self)
+        self._captured = body
+        worker = self.worker = Worker(body)
+        worker.modes = Modes()
+        worker.start(self.value())
+
+    def _run_block(self, body: Any) -> None:
+        # The block runs later, and its names are put back after that.
+        self.backend(self, body)
+        self._body = None
+
+    def push_names(self, keeps: Any) -> None:
+        """Bind what the block has bound, in the place of its `with`."""
+        if self._captured is not None:
+            self._captured.finish(keeps)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        body, self._captured = self._captured, None
+        worker, self.worker = self.worker, None
+        if worker is not None and worker.generator is not None:
+            worker.generator.close()
+            worker.generator = None
+        if body is not None:
+            forget = getattr(body, "forget", None)
+            if forget is not None:
+                forget()
+        self.tracer = None
+        self.args = ()
+        self.kwargs = {}
+
+
+class Meeting:
+    """What `tracer.barrier(n)` gives: called in n blocks, it holds each until all are there."""
+
+    __slots__ = ("_barrier",)
+
+    def __init__(self, participants: int) -> None:
+        self._barrier = Barrier(participants)
+
+    def __call__(self) -> None:
+        """Wait for the other blocks."""
+        raise CannotSuspendError(
+            "a barrier is called in code that cannot wait",
+            why="a block waits as a generator, through the Python frames of the block and of "
+            "the functions that it calls",
+            fix="call it in the block itself",
+        )
+
+
+@suspending(Meeting.__call__)
+def _meet(self: Meeting) -> Any:
+    yield from ask(Meet(self._barrier))
