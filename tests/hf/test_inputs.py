@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from transformers import BatchEncoding
 
 from tracekit.errors import DoubleBosWarning, MixedInputsError, NoTokenizerError, PromptError
-from tracekit.hf._inputs import Reader, positions_of, rows_of
+from tracekit.hf._inputs import Reader
 from tracekit.hf._load import no_tokenizer
 from tracekit.hf._names import anatomy
+from tracekit.hf._prompts import positions_of, rows_of
 
 LONG = "The Eiffel Tower is in the city of"
 SHORT = "Rome is in"
@@ -166,7 +167,9 @@ class TestLabels:
         )
 
     def test_of_another_shape(self, gpt2):
-        with pytest.raises(PromptError, match=r"labels of shape \(1, 3\) for ids of shape \(1, 8\)"):
+        with pytest.raises(
+            PromptError, match=r"labels of shape \(1, 3\) for ids of shape \(1, 8\)"
+        ):
             call(reader(gpt2), LONG, labels=SHORT)
 
 
@@ -267,9 +270,7 @@ def decoder(request):
     return model
 
 
-PROMPTS = st.lists(
-    st.lists(st.integers(3, 40), min_size=1, max_size=12), min_size=2, max_size=4
-)
+PROMPTS = st.lists(st.lists(st.integers(3, 40), min_size=1, max_size=12), min_size=2, max_size=4)
 
 
 class TestAloneAndInABatch:

@@ -72,7 +72,10 @@ class TestSkeleton:
         as_saved = open_checkpoint(tmp_path)
         wide = open_checkpoint(tmp_path, dtype=torch.float32)
 
-        assert (torch.bfloat16, torch.bfloat16) == (as_saved.skeleton().dtype, as_saved.load().dtype)
+        assert (torch.bfloat16, torch.bfloat16) == (
+            as_saved.skeleton().dtype,
+            as_saved.load().dtype,
+        )
         assert (torch.float32, torch.float32) == (wide.skeleton().dtype, wide.load().dtype)
 
     def test_options_of_the_config_reach_both(self, tmp_path):
@@ -258,8 +261,6 @@ class TestDevice:
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
         without = future_device("auto")
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-        monkeypatch.setattr(
-            torch.accelerator, "current_accelerator", lambda: torch.device("cuda")
-        )
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
 
         assert (torch.device("cpu"), torch.device("cuda:0")) == (without, future_device("auto"))

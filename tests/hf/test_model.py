@@ -289,9 +289,7 @@ class TestEveryFamily:
 
 
 class TestHeads:
-    @pytest.mark.parametrize(
-        "family", sorted(DECODERS.keys() - {*NO_ATTENTION, "deepseekv3"})
-    )
+    @pytest.mark.parametrize("family", sorted(DECODERS.keys() - {*NO_ATTENTION, "deepseekv3"}))
     def test_heads_make_the_attention_that_the_model_makes(self, family):
         """q, k and v have the shapes of their heads; z mixed by the output projection is output."""
         model = built(family)
@@ -482,7 +480,9 @@ class TestInputs:
         assert loss == model._module(**ids, labels=ids["input_ids"]).loss
 
     def test_an_option_of_generate(self):
-        with pytest.raises(GenerateOnlyError, match=r"`max_new_tokens` was given to trace\(\)") as e:
+        with pytest.raises(
+            GenerateOnlyError, match=r"`max_new_tokens` was given to trace\(\)"
+        ) as e:
             built().trace(SHORT, max_new_tokens=3)
 
         assert "model.generate(prompt, max_new_tokens=3)" == e.value.fix
@@ -685,7 +685,11 @@ class TestGenerate:
 
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("assistant_model", "draft"), ("prompt_lookup_num_tokens", 2), ("assistant_early_exit", 1)],
+        [
+            ("assistant_model", "draft"),
+            ("prompt_lookup_num_tokens", 2),
+            ("assistant_early_exit", 1),
+        ],
     )
     def test_several_tokens_a_step_are_refused(self, name, value):
         with pytest.raises(UnsupportedGenerationError, match=f"`{name}` makes several tokens"):
@@ -697,7 +701,9 @@ class TestGenerate:
             built().generate(SHORT, generation_config=config)
 
     def test_continuous_batching_is_refused(self):
-        with pytest.raises(UnsupportedGenerationError, match=r"generate_batch\(\) cannot be traced"):
+        with pytest.raises(
+            UnsupportedGenerationError, match=r"generate_batch\(\) cannot be traced"
+        ):
             built().generate_batch([[4, 5]])
 
     def test_a_skip_that_would_leave_a_cache_short_is_refused(self):

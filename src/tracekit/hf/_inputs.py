@@ -11,16 +11,25 @@ then, argument for argument, the one that a person would write with transformers
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from tracekit.errors import DoubleBosWarning, MixedInputsError, PromptError
+
+from ._prompts import (
+    Prompt,
+    cached_columns,
+    given_cache,
+    lengthen_mask,
+    merge_options,
+    positions_of,
+    short,
+)
 
 IGNORED_LABEL: Final = -100
 """The label that transformers' losses leave out."""
@@ -38,9 +47,6 @@ _ALONG_TOKENS: Final = (
 )
 """Fields with one row per prompt and one column per token."""
 
-_CACHES: Final = ("cache", "past_key_values", "cache_params")
-"""What a forward calls its cache: the first from transformers 5.24 on."""
-
 _OF_THE_DECODER: Final = ("labels", "decoder_input_ids", "decoder_attention_mask")
 """The columns of these are the decoder's in an encoder-decoder model."""
 
@@ -48,28 +54,6 @@ _FOR_THE_PROCESSOR: Final = ("text", "images", "audio", "videos", "sampling_rate
 
 _FIXED_WIDTH: Final = ("input_features",)
 """Fields with one row per prompt and a width of their own: joined when the widths agree."""
-
-
-@dataclasses.dataclass(slots=True)
-class Prompt:
-    """One input, as a model's forward takes it.
-
-    Args:
-        fields: Tensors with one row per prompt: ids, masks, labels. Shape (rows, seq), embeddings
-            (rows, seq, d_model).
-        features: What a processor made of images and audio. Shapes are the model's own affair.
-        options: All other keyword arguments of the call.
-        rows: How many rows of the batch these are.
-    """
-
-    fields: dict[str, Tensor]
-    features: dict[str, Any]
-    options: dict[str, Any]
-    rows: int
-
-    def arguments(self) -> dict[str, Any]:
-        """All of it, as keyword arguments."""
-        return {**self.fields, **self.features, **self.options}
 
 
 class Reader:
@@ -122,7 +106,7 @@ class Reader:
         if len(args) > 1:
             raise PromptError(
                 f"{len(args)} prompts were given side by side",
-                fix=f"one list: [{', '.join(_short(arg) for arg in args)}], or keywords: "
+                fix=f"one list: [{', '.join(short(arg) for arg in args)}], or keywords: "
                 "model.trace(ids, attention_mask=mask)",
             )
         given = args[0] if args else None
@@ -130,10 +114,12 @@ class Reader:
         if given is not None and again:
             raise PromptError(
                 "the prompt is given twice",
-                seen=f"{_short(given)} and {again[0]}={_short(rest[again[0]])}",
+                seen=f"{short(given)} and {again[0]}={short(rest[again[0]])}",
                 fix="leave one of the two out",
             )
-        for_processor = {key: rest.pop(key) for key in _FOR_THE_PROCESSOR if key in rest}
+        for_processor: dict[str, Any] = {
+            key: rest.pop(key) for key in _FOR_THE_PROCESSOR if key in rest
+        }
         if for_processor.keys() - {"text", "sampling_rate"}:
             if given is not None:
                 for_processor["text"] = given
@@ -157,7 +143,7 @@ class Reader:
             return self._tensor(torch.as_tensor(given))
         if not isinstance(given, (list, tuple)):
             raise PromptError(
-                f"{_short(given)} is no prompt",
+                f"{short(given)} is no prompt",
                 seen=f"its type is {type(given).__name__}",
                 fix='model.trace("text"), model.trace(["text", "text"]) or model.trace(ids)',
             )
@@ -183,8 +169,7 @@ class Reader:
                 raise PromptError(
                     f"{which} is empty",
                     why="an empty prompt has no token to run the model on",
-                    fix="to start from nothing: "
-                    "model.trace([[model.tokenizer.bos_token_id]])",
+                    fix="to start from nothing: model.trace([[model.tokenizer.bos_token_id]])",
                 )
         tokenizer = self._tokenizer()
         options = {} if add_special is None else {"add_special_tokens": add_special}
@@ -248,7 +233,7 @@ class Reader:
                 why="ids are one prompt, shape (seq,), or several, shape (rows, seq); not empty",
                 fix="ids.reshape(1, -1)",
             )
-        return {self._main_input: value if value.dim() == 2 else value[None]}  # noqa: PLR2004
+        return {self._main_input: value if value.dim() == 2 else value[None]}
 
     def _ids(self, rows: list[list[int]], *, mask: bool = False) -> dict[str, Any]:
         """Lay rows of ids out, shape (rows, longest); with a mask where it is needed."""
@@ -293,10 +278,12 @@ class Reader:
                 continue
             if key in _ALONG_TOKENS:
                 fields[key] = self._field(key, value)
-            elif isinstance(value, Tensor) and key.startswith(("pixel_", "image_", "video_")):
-                features[key] = value
-            elif isinstance(value, Tensor) and (
-                key in (self._main_input, *_FIXED_WIDTH) or key.startswith(("input_", "feature_"))
+            elif (isinstance(value, Tensor) and key.startswith(("pixel_", "image_", "video_"))) or (
+                isinstance(value, Tensor)
+                and (
+                    key in (self._main_input, *_FIXED_WIDTH)
+                    or key.startswith(("input_", "feature_"))
+                )
             ):
                 features[key] = value
             else:
@@ -358,7 +345,7 @@ class Reader:
     def _warn_double_bos(self, fields: dict[str, Tensor]) -> None:
         ids = fields["input_ids"]
         bos = getattr(self._text_config, "bos_token_id", None)
-        if bos is None or ids.dim() != 2 or ids.shape[1] < 2 or ids.device.type == "meta":  # noqa: PLR2004
+        if bos is None or ids.dim() != 2 or ids.shape[1] < 2 or ids.device.type == "meta":
             return
         mask = fields.get("attention_mask")
         if mask is None or mask.shape != ids.shape:
@@ -421,12 +408,19 @@ class Reader:
     def join(self, prompts: Sequence[Prompt], *, generating: bool = False) -> dict[str, Any]:
         """Lay several prompts into one call.
 
+        Equivalent to `merge(prompts).arguments()`: keyword arguments of the forward.
+        """
+        return self.merge(prompts, generating=generating).arguments()
+
+    def merge(self, prompts: Sequence[Prompt], *, generating: bool = False) -> Prompt:
+        """Make one prompt of several.
+
         Args:
             prompts: At least one.
             generating: For `generate`, which counts positions itself.
 
         Returns:
-            Keyword arguments of the forward. The rows of the first prompt come first.
+            All their rows; those of the first prompt come first.
 
         Raises:
             MixedInputsError: `mixed-inputs`. Images or other features beside another prompt.
@@ -446,10 +440,11 @@ class Reader:
                         fix="trace this prompt alone, or give all rows that the cache holds",
                     )
         if not generating and (cache := given_cache(first.options)) is not None:
-            _lengthen_mask(fields, cached_columns(cache))
+            lengthen_mask(fields, cached_columns(cache))
         if not generating and self.pads_left and not self._own_positions(features):
             self._add_positions(fields)
-        return {**fields, **features, **_merge_options(prompts)}
+        rows = sum(prompt.rows for prompt in prompts)
+        return Prompt(fields, features, merge_options(prompts), rows)
 
     def _join_fields(self, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         embedded = ["inputs_embeds" in part for part in parts]
@@ -462,7 +457,8 @@ class Reader:
             for part in parts:
                 rows, seq = part[lead].shape[:2]
                 part.setdefault(
-                    "attention_mask", torch.ones(rows, seq, dtype=torch.long, device=part[lead].device)
+                    "attention_mask",
+                    torch.ones(rows, seq, dtype=torch.long, device=part[lead].device),
                 )
             if "attention_mask" not in keys:
                 keys.append("attention_mask")
@@ -470,16 +466,14 @@ class Reader:
         for key in keys:
             values = [self._default(key, part, lead) for part in parts]
             width = max(value.shape[1] for value in values)
-            if key == "attention_mask" and any(value.dim() != 2 for value in values):  # noqa: PLR2004
+            if key == "attention_mask" and any(value.dim() != 2 for value in values):
                 raise MixedInputsError(
                     "an attention mask of shape (rows, heads, seq, seq) in one of several invokes",
                     why="it cannot be widened to the longest prompt of the batch",
                     fix="trace this prompt alone",
                 )
             device = values[0].device
-            joined[key] = torch.cat(
-                [self._widen(key, value.to(device), width) for value in values]
-            )
+            joined[key] = torch.cat([self._widen(key, value.to(device), width) for value in values])
         return joined
 
     def _embedded(self, part: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -545,7 +539,7 @@ class Reader:
         mask = fields.get("attention_mask")
         if (
             mask is None
-            or mask.dim() != 2  # noqa: PLR2004
+            or mask.dim() != 2
             or mask.device.type == "meta"
             or "position_ids" in fields
             or "position_ids" not in self._parameters
@@ -556,75 +550,6 @@ class Reader:
             lead = fields.get("input_ids", fields.get("inputs_embeds"))
             width = mask.shape[1] if lead is None else lead.shape[1]
             fields["position_ids"] = positions_of(mask)[:, mask.shape[1] - width :]
-
-
-def given_cache(options: Mapping[str, Any]) -> Any:
-    """Give the KV cache among the options of a call, if there is one; its name has changed.
-
-    Args:
-        options: Keyword arguments of a forward or of `generate`.
-    """
-    return next((options[key] for key in _CACHES if options.get(key) is not None), None)
-
-
-def cached_columns(cache: Any) -> int:
-    """Say how many columns a cache holds.
-
-    Args:
-        cache: Of transformers; a recurrent state has no columns.
-    """
-    length = getattr(cache, "get_seq_length", None)
-    return 0 if length is None else int(length())
-
-
-def _lengthen_mask(fields: dict[str, Tensor], past: int) -> None:
-    """Let a mask that covers the new tokens cover those of the cache, too."""
-    mask = fields.get("attention_mask")
-    lead = fields.get("input_ids", fields.get("inputs_embeds"))
-    if mask is None or lead is None or past == 0 or mask.shape[1] != lead.shape[1]:
-        return
-    if bool(mask.all()):
-        # As transformers assumes without one.
-        del fields["attention_mask"]
-    else:
-        before = mask.new_ones(mask.shape[0], past)
-        fields["attention_mask"] = torch.cat([before, mask], 1)
-
-
-def positions_of(mask: Tensor) -> Tensor:
-    """Count each row's tokens, pads left out.
-
-    Args:
-        mask: Shape (rows, seq), 1 at tokens and 0 at pads.
-
-    Returns:
-        Shape (rows, seq), int64: 0 at a row's first token. At pads some number that is not
-        negative; it is masked.
-    """
-    return (mask.long().cumsum(1) - 1).clamp(min=0)
-
-
-def _merge_options(prompts: Sequence[Prompt]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for index, prompt in enumerate(prompts):
-        for key, value in prompt.options.items():
-            if key in merged and not _same(merged[key], value):
-                raise PromptError(
-                    f"two invokes give {key} different values",
-                    seen=f"{_short(merged[key])}, and in invoke {index} {_short(value)}",
-                    why="all invokes of a trace go through one call of the model",
-                    fix=f"give {key} once, to trace() or generate(), or use two traces",
-                )
-            merged[key] = value
-    return merged
-
-
-def _same(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
-    return type(one) is type(other) and bool(one == other)
 
 
 def _as_rows(value: Any) -> list[list[int]]:
@@ -641,7 +566,7 @@ def _as_rows(value: Any) -> list[list[int]]:
             row = torch.as_tensor(row).tolist()
         if not isinstance(row, (list, tuple)) or not all(_is_int(one) for one in row):
             raise PromptError(
-                f"entry {index} of the list is {_short(row)}",
+                f"entry {index} of the list is {short(row)}",
                 why="a list holds texts, token ids, lists of token ids, or messages; not a mixture",
                 fix='model.trace(["text", "text"]) or model.trace([[1, 2], [3]])',
             )
@@ -654,13 +579,6 @@ def _is_int(value: Any) -> bool:
         return False
     # Arrays and tensors have an `__index__` of any shape, which fails when it is used.
     return isinstance(value, int) or (hasattr(value, "__index__") and not getattr(value, "ndim", 0))
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:36]} ..."  # noqa: PLR2004
 
 
 def _text_config(config: Any) -> Any:
@@ -684,18 +602,3 @@ def _users_level() -> int:
         frame = frame.f_back
         level += 1
     return max(level, 1)
-
-
-def rows_of(prompts: Sequence[Prompt]) -> Iterator[slice]:
-    """Give each prompt's rows of the batch, half-open.
-
-    Args:
-        prompts: In the order in which they were joined.
-
-    Yields:
-        Slices that follow one another from 0.
-    """
-    start = 0
-    for prompt in prompts:
-        yield slice(start, start + prompt.rows)
-        start += prompt.rows

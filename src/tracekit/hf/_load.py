@@ -120,7 +120,7 @@ class Checkpoint:
             evaluation mode, as a loaded one is. `None` when the class cannot be built that way;
             then a `SkeletonWarning` has said why.
         """
-        passed = {
+        passed: dict[str, Any] = {
             key: self.options[key]
             for key in ("attn_implementation", "trust_remote_code", "code_revision")
             if key in self.options
@@ -446,10 +446,10 @@ def current_device(module: nn.Module) -> torch.device:
         where = getattr(hook, "execution_device", None)
         if where is not None:
             return torch.device(where) if not isinstance(where, int) else future_device(where)
-    for tensor in module.parameters():
-        return tensor.device
-    for tensor in module.buffers():
-        return tensor.device
+    for parameter in module.parameters():
+        return parameter.device
+    for buffer in module.buffers():
+        return buffer.device
     return torch.device("cpu")
 
 
@@ -543,7 +543,7 @@ def load_processor(name: str, **options: Any) -> Any:
     """
     try:
         with explained(name):
-            return transformers.AutoProcessor.from_pretrained(name, **options)
+            return transformers.AutoProcessor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]
     except HubUnreachableError:
         raise
     except (OSError, ValueError, KeyError, ImportError, TracekitError) as error:

@@ -19,11 +19,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from tracekit._protocol import ask, suspending
-from tracekit._interleave.requests import Skip
-from tracekit._torch import hooks
-from tracekit._torch.tree import Node
-from tracekit._vocabulary.model import Model
+from tracekit._torch.batch import Joined
 from tracekit.errors import (
     GenerateOnlyError,
     NoAttentionWeightsError,
@@ -31,24 +27,23 @@ from tracekit.errors import (
     NoTokenizerError,
     PromptError,
     UnsupportedGenerationError,
-    WeightsNotLoadedError,
     WrongModelClassError,
 )
 
-from ._inputs import Prompt, Reader, cached_columns, given_cache
+from ._inputs import Reader
 from ._load import (
     Checkpoint,
     current_device,
     load_processor,
     load_tokenizer,
     no_tokenizer,
-    offloaded,
     open_checkpoint,
 )
 from ._names import Anatomy, Sizes, anatomy, sizes
+from ._parts import Part, StandardAttention, StandardLayer, StandardLayers, StandardPart
+from ._prompts import Prompt, cached_columns, given_cache, rows_of
 from ._tokens import Schedule, Tokens
 from ._tracer import TransformersTracer
-from ._views import TENSOR_OUTPUT, HeadPort
 
 _GENERATE_ONLY: Final = (
     "do_sample",
@@ -82,122 +77,6 @@ _KEEPS_NO_WEIGHTS: Final = ("sdpa", "flash", "flex", "paged")
 def is_generation(function: Any) -> bool:
     """Say whether a traced call is a generation: many forwards, and positions of its own."""
     return getattr(function, "__name__", "") == "generate"
-
-
-class Part(Model):
-    """A module of a model of transformers."""
-
-    @classmethod
-    def _child_class(cls) -> type[Node]:
-        return Part
-
-    def __getattr__(self, name: str) -> Any:
-        value = super().__getattr__(name)
-        if isinstance(value, Tensor) and value.is_meta:
-            return self._real(name, value)
-        return value
-
-    def _real(self, name: str, value: Tensor) -> Tensor:
-        """Give the values of a parameter that is on the meta device at rest."""
-        root = self.root
-        if isinstance(root, TransformersModel) and not root.dispatched:
-            raise WeightsNotLoadedError(
-                f"`{self._path + '.' if self._path else ''}{name}` has no values yet: the weights "
-                "are not loaded",
-                seen=f"shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}",
-                why="the first run loads them; until then only names and shapes are known",
-                fix="model.dispatch()",
-            )
-        found = offloaded(self._module, name)
-        return value if found is None else found
-
-    def __call__(self, *args: Any, hook: bool = False, **kwargs: Any) -> Any:
-        """Call the module; outside of a run, the weights are loaded first."""
-        root = self.root
-        if isinstance(root, TransformersModel) and hooks.current_run() is None:
-            root.dispatch()
-        return super().__call__(*args, hook=hook, **kwargs)
-
-    def skip(self, value: Any) -> None:
-        """Let the module not run in this visit; *value* is its output.
-
-        Args:
-            value: What the caller of the module gets.
-
-        Raises:
-            UnsupportedGenerationError: `unsupported-generation`. In a generation, for a module
-                that holds an attention: its cache would lack this step's keys and values.
-        """
-        self._refuse_short_cache()
-        super().skip(value)
-
-    def _refuse_short_cache(self) -> None:
-        run = hooks.current_run()
-        if run is None or run.once is not None:
-            return
-        root = self.root
-        names = () if not isinstance(root, TransformersModel) else root._attentions()
-        inside = [path for path in names if f"{path}.".startswith(f"{self._path}.")]
-        if inside and self._path not in ("", *inside[1:]):
-            raise UnsupportedGenerationError(
-                f"`{self._path}` cannot be skipped in a generation",
-                seen=f"`{inside[0]}` keeps keys and values of each step",
-                why="a skipped attention adds none, so its cache would be short in later steps",
-                fix=f"let it run and replace its output: model.{self._path}.output = ..., or "
-                "trace() the model token by token",
-            )
-
-
-@suspending(Part.skip)
-def _skip(self: Part, value: Any) -> Any:
-    self._refuse_short_cache()
-    yield from ask(Skip(self._tree, self._path, value))
-
-
-class StandardPart(Part):
-    """A part under its standard name: its output is one tensor, whatever the module returns."""
-
-    output = TENSOR_OUTPUT
-
-    def _standard(self, path: str) -> StandardPart:
-        root = self.root
-        assert isinstance(root, TransformersModel)
-        return root._standard(path)
-
-
-class StandardLayers(StandardPart):
-    """The layers: `model.layers[i]`."""
-
-    def _child(self, name: str) -> Node | None:
-        if name not in self._module._modules:
-            return None
-        return self._standard(f"{self._path}.{name}")
-
-    def named_children(self) -> list[tuple[str, Node]]:
-        """List the layers with their numbers."""
-        return [(name, self._standard(f"{self._path}.{name}")) for name in self._module._modules]
-
-
-class StandardLayer(StandardPart):
-    """A layer, with `attn` and `mlp` whatever the architecture calls them."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("attn", "mlp"):
-            root = self.__dict__["_tree"].nodes[""]
-            return root._standard(root.anatomy.path(name, int(self._path.rpartition(".")[2])))
-        return super().__getattr__(name)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), "attn", "mlp"})
-
-
-class StandardAttention(StandardPart):
-    """An attention, with its heads. Heads have shape (batch, seq, heads, d_head)."""
-
-    q = HeadPort("q", "Queries of `n_heads` heads, as projected, before rotary positions.")
-    k = HeadPort("k", "Keys of `n_kv_heads` heads, as projected, before rotary positions.")
-    v = HeadPort("v", "Values of `n_kv_heads` heads, as projected.")
-    z = HeadPort("z", "What each of `n_heads` heads gives, before the output projection.")
 
 
 class TransformersModel(Part):
@@ -247,7 +126,7 @@ class TransformersModel(Part):
             if loaded:
                 module = checkpoint.load()
         else:
-            module = model._module if isinstance(model, Node) else model
+            module = getattr(model, "_module", model)
             loaded = True
             self._check_module(module, options)
         fill = object.__setattr__
@@ -298,7 +177,7 @@ class TransformersModel(Part):
         checkpoint = self._checkpoint
         assert checkpoint is not None
         skeleton = self._module
-        real = checkpoint.load(skeleton.config)
+        real = checkpoint.load(skeleton.config)  # type: ignore[arg-type]
         real.train(skeleton.training)
         self._take(real)
         object.__setattr__(self, "_loaded", True)
@@ -307,6 +186,7 @@ class TransformersModel(Part):
         """Let *module* stand where the skeleton stood."""
         tree = self._tree
         tree.root = module
+        object.__setattr__(self, "_first_parameter", None)
         for path, node in [*tree.nodes.items(), *self._standard_parts.items()]:
             found = tree.find_module(path)
             if found is not None:
@@ -318,6 +198,12 @@ class TransformersModel(Part):
         if not self._loaded and self._checkpoint is not None:
             return self._checkpoint.device
         return current_device(self._module)
+
+    def _first_device(self) -> torch.device | None:
+        if not self._loaded:
+            return None
+        spread = hasattr(self._module, "_hf_hook") or hasattr(self._module, "hf_device_map")
+        return current_device(self._module) if spread else super()._first_device()
 
     @property
     def tokenizer(self) -> Any:
@@ -533,10 +419,10 @@ class TransformersModel(Part):
         if lead is None:
             return None
         mask = fields.get("attention_mask")
-        if mask is None or mask.dim() != 2 or mask.shape[0] != lead.shape[0]:  # noqa: PLR2004
+        if mask is None or mask.dim() != 2 or mask.shape[0] != lead.shape[0]:
             mask = torch.ones(lead.shape[:2])
 
-        def setting(name: str, default: Any) -> Any:
+        def setting(name: str, default: Any = None) -> Any:
             for place in (options, options.get("generation_config")):
                 found = place.get(name) if isinstance(place, dict) else getattr(place, name, None)
                 if found is not None:
@@ -556,8 +442,8 @@ class TransformersModel(Part):
             ends = [found] if isinstance(found, int) else list(found)
             schedule = dataclasses.replace(
                 schedule,
-                chunk=setting("prefill_chunk_size", None),
-                cached=bool(setting("use_cache", True)),
+                chunk=setting("prefill_chunk_size"),
+                cached=bool(setting("use_cache", default=True)),
             )
         try:
             decode = self.tokenizer.decode
@@ -573,6 +459,25 @@ class TransformersModel(Part):
             copies=copies,
             reorders=beams > 1,
         )
+
+    def _join(
+        self,
+        function: Callable[..., Any],
+        inputs: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
+    ) -> Joined:
+        """Make one run's inputs of those of several invokes, padded to the longest prompt.
+
+        Args:
+            function: What is going to be called.
+            inputs: Of each invoke, in written order, as given to it.
+
+        Returns:
+            The joined inputs, on the model's device, and each invoke's rows.
+        """
+        prompts = [self._read(args, kwargs) for args, kwargs in inputs]
+        merged = self._reader.merge(prompts, generating=is_generation(function))
+        args, kwargs = super()._prepare(function, (), merged.arguments())
+        return Joined(args, kwargs, list(rows_of(prompts)), merged.rows)
 
     def _read(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Prompt:
         self._refuse_attentions(kwargs)
@@ -644,7 +549,7 @@ class TransformersModel(Part):
                 f"logits of shape {tuple(logits.shape)}",
                 fix="model.next_tokens(model.output.logits)",
             )
-        last = logits[:, -1] if logits.dim() == 3 else logits  # noqa: PLR2004
+        last = logits[:, -1] if logits.dim() == 3 else logits
         best, ids = last.detach().float().softmax(-1).topk(k)
         decode = self.tokenizer.decode
         return [
@@ -718,7 +623,10 @@ class LanguageModel(TransformersModel):
         return super().trace(*args, fn="generate", **kwargs)
 
     def _refuse_several_tokens(self, kwargs: dict[str, Any]) -> None:
-        configs = [kwargs.get("generation_config"), getattr(self._module, "generation_config", None)]
+        configs = [
+            kwargs.get("generation_config"),
+            getattr(self._module, "generation_config", None),
+        ]
         for name in _SEVERAL_TOKENS_A_STEP:
             given = kwargs.get(name) or next(
                 (getattr(one, name, None) for one in configs if getattr(one, name, None)), None

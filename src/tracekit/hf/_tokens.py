@@ -109,7 +109,7 @@ class Tokens:
         self._step = lambda: 0
         self._over = True
         sequences = getattr(result, "sequences", result)
-        if isinstance(sequences, Tensor) and sequences.dim() == 2 and not self._reorders:  # noqa: PLR2004
+        if isinstance(sequences, Tensor) and sequences.dim() == 2 and not self._reorders:
             width = 0 if self._ids is None else self._ids.shape[1]
             self._answers = sequences.detach().to("cpu")[:, width:]
 

@@ -118,7 +118,7 @@ def head_site(attention: nn.Module, name: str, sizes: Sizes) -> HeadSite:
         widths = (sizes.n_heads, sizes.n_kv_heads, sizes.n_kv_heads)
         return HeadSite("qkv_proj", "output", _side_by_side(name, widths))
     if "query_key_value" in children:
-        if name == "q" and sizes.n_kv_heads != 1 and sizes.n_heads != sizes.n_kv_heads:
+        if name == "q" and sizes.n_kv_heads not in {1, sizes.n_heads}:
             # One tensor of all query heads would be a copy, and an edit of it would be lost.
             raise _unknown(attention, name, "groups of query heads lie apart in one projection")
         return HeadSite("query_key_value", "output", _grouped(name, sizes))
@@ -133,9 +133,15 @@ def _unknown(attention: nn.Module, name: str, seen: str) -> NoStandardNameError:
     )
 
 
+def _unflatten(value: Tensor, axis: int, shape: tuple[int, ...]) -> Tensor:
+    """`value.unflatten(axis, shape)`, which torch has no types for; a view."""
+    result: Tensor = value.unflatten(axis, shape)  # type: ignore[no-untyped-call]
+    return result
+
+
 def _heads_of_output(name: str, heads: int) -> View:
     def get(value: Tensor) -> Tensor:
-        return value.unflatten(-1, (heads, -1))
+        return _unflatten(value, -1, (heads, -1))
 
     def put(value: Tensor, new: Tensor) -> Tensor:
         return new.to(value).reshape(value.shape)
@@ -146,7 +152,7 @@ def _heads_of_output(name: str, heads: int) -> View:
 def _heads_of_input(heads: int) -> View:
     def get(value: Any) -> Tensor:
         tensor: Tensor = first_input(value)
-        return tensor.unflatten(-1, (heads, -1))
+        return _unflatten(tensor, -1, (heads, -1))
 
     def put(value: Any, new: Tensor) -> Any:
         tensor: Tensor = first_input(value)
@@ -160,7 +166,8 @@ def _side_by_side(name: str, heads: tuple[int, int, int]) -> View:
     index = _ORDER.index(name)
 
     def get(value: Tensor) -> Tensor:
-        return value.unflatten(-1, (sum(heads), -1)).split(heads, -2)[index]
+        start = sum(heads[:index])
+        return _unflatten(value, -1, (sum(heads), -1)).narrow(-2, start, heads[index])
 
     return View(name, get, _put_into(get))
 
@@ -173,16 +180,16 @@ def _grouped(name: str, sizes: Sizes) -> View:
     each = n_heads // groups
 
     def get(value: Tensor) -> Tensor:
-        lying = value.unflatten(-1, (groups, each + 2, -1))
+        lying = _unflatten(value, -1, (groups, each + 2, -1))
         if name == "q":
             return lying[..., :each, :].flatten(-3, -2)
         return lying[..., each if name == "k" else each + 1, :]
 
     def put(value: Tensor, new: Tensor) -> Tensor:
         whole = value.clone()
-        lying = whole.unflatten(-1, (groups, each + 2, -1))
+        lying = _unflatten(whole, -1, (groups, each + 2, -1))
         if name == "q":
-            lying[..., :each, :] = new.to(value).unflatten(-2, (groups, each))
+            lying[..., :each, :] = _unflatten(new.to(value), -2, (groups, each))
         else:
             lying[..., each if name == "k" else each + 1, :] = new.to(value)
         return whole

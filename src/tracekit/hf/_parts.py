@@ -1,0 +1,144 @@
+"""The nodes of a model of transformers, under their own and their standard names.
+
+A part may be reached under two names. Under its own, `model.transformer.h[0]`, its output is what
+the module returns: in some architectures a tuple. Under its standard name, `model.layers[0]`, it is
+the tensor that stands in it. Both are nodes of one module, and requests for the same site.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tracekit._interleave.requests import Skip
+from tracekit._protocol import ask, suspending
+from tracekit._torch import hooks
+from tracekit._vocabulary.model import Model
+from tracekit.errors import UnsupportedGenerationError, WeightsNotLoadedError
+
+from ._load import offloaded
+from ._views import TENSOR_OUTPUT, HeadPort
+
+if TYPE_CHECKING:
+    from tracekit._torch.tree import Node
+
+    from ._model import TransformersModel
+
+
+class Part(Model):
+    """A module of a model of transformers."""
+
+    @classmethod
+    def _child_class(cls) -> type[Node]:
+        return Part
+
+    @property
+    def _whole(self) -> TransformersModel:
+        """The wrapper of the whole model."""
+        root: TransformersModel = self._tree.nodes[""]  # type: ignore[assignment]
+        return root
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        if isinstance(value, Tensor) and value.is_meta:
+            return self._real(name, value)
+        return value
+
+    def _real(self, name: str, value: Tensor) -> Tensor:
+        """Give the values of a parameter that is on the meta device at rest."""
+        if not self._whole.dispatched:
+            raise WeightsNotLoadedError(
+                f"`{self._path + '.' if self._path else ''}{name}` has no values yet: the weights "
+                "are not loaded",
+                seen=f"shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}",
+                why="the first run loads them; until then only names and shapes are known",
+                fix="model.dispatch()",
+            )
+        found = offloaded(self._module, name)
+        return value if found is None else found
+
+    def __call__(self, *args: Any, hook: bool = False, **kwargs: Any) -> Any:
+        """Call the module; outside of a run, the weights are loaded first."""
+        if hooks.current_run() is None:
+            self._whole.dispatch()
+        return super().__call__(*args, hook=hook, **kwargs)
+
+    def skip(self, value: Any) -> None:
+        """Let the module not run in this visit; *value* is its output.
+
+        Args:
+            value: What the caller of the module gets.
+
+        Raises:
+            UnsupportedGenerationError: `unsupported-generation`. In a generation, for a module
+                that holds an attention: its cache would lack this step's keys and values.
+        """
+        self._refuse_short_cache()
+        super().skip(value)
+
+    def _refuse_short_cache(self) -> None:
+        run = hooks.current_run()
+        if run is None or run.once is not None:
+            return
+        inside = [
+            path for path in self._whole._attentions() if f"{path}.".startswith(f"{self._path}.")
+        ]
+        if inside and self._path not in ("", *inside[1:]):
+            raise UnsupportedGenerationError(
+                f"`{self._path}` cannot be skipped in a generation",
+                seen=f"`{inside[0]}` keeps keys and values of each step",
+                why="a skipped attention adds none, so its cache would be short in later steps",
+                fix=f"let it run and replace its output: model.{self._path}.output = ..., or "
+                "trace() the model token by token",
+            )
+
+
+@suspending(Part.skip)
+def _skip(self: Part, value: Any) -> Any:
+    self._refuse_short_cache()
+    yield from ask(Skip(self._tree, self._path, value))
+
+
+class StandardPart(Part):
+    """A part under its standard name: its output is one tensor, whatever the module returns."""
+
+    output = TENSOR_OUTPUT
+
+    def _standard(self, path: str) -> StandardPart:
+        return self._whole._standard(path)
+
+
+class StandardLayers(StandardPart):
+    """The layers: `model.layers[i]`."""
+
+    def _child(self, name: str) -> Node | None:
+        if name not in self._module._modules:
+            return None
+        return self._standard(f"{self._path}.{name}")
+
+    def named_children(self) -> list[tuple[str, Node]]:
+        """List the layers with their numbers."""
+        return [(name, self._standard(f"{self._path}.{name}")) for name in self._module._modules]
+
+
+class StandardLayer(StandardPart):
+    """A layer, with `attn` and `mlp` whatever the architecture calls them."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("attn", "mlp"):
+            layer = int(self._path.rpartition(".")[2])
+            return self._standard(self._whole.anatomy.path(name, layer))
+        return super().__getattr__(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), "attn", "mlp"})
+
+
+class StandardAttention(StandardPart):
+    """An attention, with its heads. Heads have shape (batch, seq, heads, d_head)."""
+
+    q = HeadPort("q", "Queries of `n_heads` heads, as projected, before rotary positions.")
+    k = HeadPort("k", "Keys of `n_kv_heads` heads, as projected, before rotary positions.")
+    v = HeadPort("v", "Values of `n_kv_heads` heads, as projected.")
+    z = HeadPort("z", "What each of `n_heads` heads gives, before the output projection.")
