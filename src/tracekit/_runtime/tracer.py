@@ -439,9 +439,9 @@ class Tracer:
     # -- the block form ---------------------------------------------------------------------
 
     def __enter__(self) -> Any:
-        self._begin()
         caller = sys._getframe(1)
         try:
+            self._begin()
             info = self.capture(caller)
             block = self.compile()
             frame = info.frame
@@ -453,7 +453,8 @@ class Tracer:
                 self._run_block(self._body)
             self._skip.engage()
         except BaseException as error:
-            self._end()
+            if self._state == "entered":
+                self._end()
             del caller
             finish_raising(error)
             raise
@@ -566,14 +567,15 @@ class Tracer:
         Returns:
             What the function returns.
         """
-        self._begin()
         try:
-            return self.backend(self, FunctionBody(function))
+            self._begin()
+            try:
+                return self.backend(self, FunctionBody(function))
+            finally:
+                self._end()
         except BaseException as error:
             finish_raising(error)
             raise
-        finally:
-            self._end()
 
     # -- common -----------------------------------------------------------------------------
 
