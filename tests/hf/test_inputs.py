@@ -264,9 +264,9 @@ def decoder(request):
     model = DECODERS[request.param].build()
     # Weights as large as a trained model's, so that a wrong position or mask shows.
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(5)
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and name.endswith("weight"):
+                parameter.mul_(4)
     return model
 
 
@@ -290,8 +290,9 @@ class TestAloneAndInABatch:
         together = activations(decoder, both.join(parts))
         for row, (prompt, part) in enumerate(zip(prompts, parts, strict=True)):
             for got, alone in zip(together, activations(decoder, both.join([part])), strict=True):
+                scale = float(alone.abs().max())
                 torch.testing.assert_close(
-                    got[row : row + 1, -len(prompt) :], alone, atol=2e-4, rtol=2e-4
+                    got[row : row + 1, -len(prompt) :] / scale, alone / scale, atol=1e-4, rtol=0
                 )
 
     def test_a_prompt_alone_gives_what_transformers_gives(self, decoder):

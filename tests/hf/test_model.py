@@ -61,7 +61,7 @@ def outputs(module, paths, **call):
     handles = [
         module.get_submodule(path).register_forward_hook(
             lambda _, args, out, path=path: found.__setitem__(
-                path, out[0] if isinstance(out, tuple) else out
+                path, (out[0] if isinstance(out, tuple) else out).clone()
             )
         )
         for path in paths
@@ -235,7 +235,8 @@ class TestEveryFamily:
                 if family not in NO_ATTENTION:
                     got[parts.path("attn", index)] = layer.attn.output
                 if family not in NO_MLP:
-                    got[parts.path("mlp", index)] = layer.mlp.output
+                    # Falcon adds the attention to it in place.
+                    got[parts.path("mlp", index)] = layer.mlp.output.clone()
                 got[f"{parts.layers}.{index}"] = layer.output
             got[parts.norm] = model.norm.output
             traced = model.output.logits
