@@ -25,7 +25,15 @@ from typing import Any, Final
 from .._bytecode.checks import Guard, Hooks
 from .._protocol import Suspending
 from . import operations as do
-from .items import VIRTUAL_ITERATORS, Driven, VirtualIterator, carry, carry_generator, unwrap
+from .items import (
+    VIRTUAL_ITERATORS,
+    Driven,
+    VirtualIterator,
+    carry,
+    carry_generator,
+    is_virtual,
+    unwrap,
+)
 from .operations import (
     DEFAULTDICT_MISSING,
     OBJECT_DELATTR,
@@ -49,9 +57,9 @@ from .special import (
     MISSING,
     asks,
     forget,
+    inherits,
     instance_dict,
     lookup,
-    mro_of,
     on_forget,
     remember,
     special,
@@ -94,7 +102,7 @@ def attr(name: str) -> Guard:
             return way(obj)
         if kind is super:
             return _super_guard(obj, name)
-        if type in mro_of(kind):
+        if inherits(type, kind):
             return _class_guard(obj, name, plain_classes)
         way = _way_of(kind, name)
         if way is None:
@@ -126,7 +134,7 @@ def _class_guard(cls: Any, name: str, plain: set[type]) -> Driven | None:
     if (
         found is MISSING
         or type(found) is property
-        or Suspending in mro_of(type(found))
+        or inherits(Suspending, type(found))
         or not descriptor_asks(found)
     ):
         remember(plain, cls)
@@ -144,7 +152,7 @@ def _way_of(kind: type, name: str) -> Callable[[Any], Driven | None] | None:
     if fallback is MISSING or not asks(fallback):
         fallback = None
     if found is not MISSING and descriptor_asks(found):
-        if Suspending in mro_of(type(found)) and getattribute is OBJECT_GETATTRIBUTE:
+        if inherits(Suspending, type(found)) and getattribute is OBJECT_GETATTRIBUTE:
             return found.ask_get  # type: ignore[no-any-return]
         if do.is_data_descriptor(type(found)):
             if special(kind, "__getattr__") is MISSING and getattribute is OBJECT_GETATTRIBUTE:
@@ -391,7 +399,7 @@ def _subscr() -> Guard:
                 return None
         except TypeError:
             pass
-        if type in mro_of(kind) and special(kind, "__getitem__") is MISSING:
+        if inherits(type, kind) and special(kind, "__getitem__") is MISSING:
             return _generic_guard(container, key, plain_classes)
         if special_asks(kind, "__getitem__") or special_asks(kind, "__missing__"):
             return do.subscr(container, key)
@@ -429,7 +437,7 @@ def _store_subscr() -> Guard:
             pass
         if special_asks(kind, "__setitem__"):
             return do.store_subscr(container, key, value)
-        if list in mro_of(kind):
+        if inherits(list, kind):
             # `xs[1:2] = items`: here the value decides.
             return (
                 do.store_subscr(container, key, value)
@@ -455,7 +463,7 @@ def _iteration(perform: Callable[..., Driven], *, keeps_ours: bool) -> Guard:
                 return None
         except TypeError:
             pass
-        if kind in VIRTUAL_ITERATORS:
+        if is_virtual(kind):
             return None if keeps_ours else perform(obj, *more)
         if iterates(obj):
             return perform(obj, *more)
@@ -481,7 +489,7 @@ def _mapping() -> Guard:
         except TypeError:
             pass
         # A dictionary's own storage is read, whatever a subclass defines, if it keeps __iter__.
-        if dict in mro_of(kind) and special(kind, "__iter__") is _DICT_ITER:
+        if inherits(dict, kind) and special(kind, "__iter__") is _DICT_ITER:
             remember(plain, kind)
             return None
         if special_asks(kind, "keys") or special_asks(kind, "__getitem__"):
@@ -536,7 +544,7 @@ def match_class(subject: Any, cls: Any, names: Any, count: int) -> Driven | None
     if special_asks(kind, "__getattribute__") or special_asks(kind, "__getattr__"):
         return do.match_class(subject, cls, names, count)
     wanted = names
-    if count and type in mro_of(type(cls)):
+    if count and inherits(type, type(cls)):
         args = lookup(cls, "__match_args__")
         if type(args) is tuple:
             wanted = (*args[:count], *names)

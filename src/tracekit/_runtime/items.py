@@ -428,6 +428,11 @@ VIRTUAL_ITERATORS: Final = frozenset({ObjectIterator, VirtualGenerator, LazyIter
 """The exact types that a `for` of rewritten code steps instead of calling `__next__`."""
 
 
+def is_virtual(kind: type) -> bool:
+    """Equivalent to `kind in VIRTUAL_ITERATORS`, for classes that cannot be hashed, too."""
+    return kind is VirtualGenerator or kind is ObjectIterator or kind is LazyIterator
+
+
 def delegate_plain(iterator: Any) -> Driven:
     """`yield from` an ordinary iterator, in the twin of a user's generator.
 

@@ -18,19 +18,20 @@ from typing import Any, Final
 
 from .._protocol import END, Carrier, Item, Suspending
 from .items import (
-    VIRTUAL_ITERATORS,
     Driven,
     LazyIterator,
     ObjectIterator,
     VirtualGenerator,
     delegate_plain,
     delegate_steps,
+    is_virtual,
 )
 from .resolve import bind, call, call_special
 from .special import (
     MISSING,
     asks,
     can_ask,
+    inherits,
     instance_dict,
     lookup,
     mro_of,
@@ -61,7 +62,7 @@ def descriptor_asks(found: Any, slot: str = "__get__") -> bool:
     kind = type(found)
     if kind is FunctionType:
         return False
-    if Suspending in mro_of(kind):
+    if inherits(Suspending, kind):
         return slot != "__delete__"
     method = special(kind, slot)
     if method is MISSING:
@@ -82,7 +83,7 @@ _PROPERTY_PARTS: Final[dict[str, Callable[[Any], Any]]] = {
 def descriptor_get(found: Any, obj: Any, owner: type) -> Driven:
     """Read through a descriptor; *obj* is None for a read from the class."""
     kind = type(found)
-    if obj is not None and Suspending in mro_of(kind):
+    if obj is not None and inherits(Suspending, kind):
         return found.ask_get(obj)  # type: ignore[no-any-return]
     method = special(kind, "__get__")
     if method is _PROPERTY["__get__"] and obj is not None:
@@ -161,7 +162,7 @@ def class_get(cls: Any, name: str) -> Driven:
         if (
             found is not MISSING
             and type(found) is not property
-            and Suspending not in mro_of(type(found))
+            and not inherits(Suspending, type(found))
             and descriptor_asks(found)
         ):
             return (yield from descriptor_get(found, None, cls))
@@ -175,12 +176,12 @@ def super_find(obj: Any, name: str) -> tuple[Any, Any, type]:
     instance = _SUPER_GETATTRIBUTE(obj, "__self__")
     if start is None or name == "__class__":
         return MISSING, None, type(obj)
-    order = mro_of(start)
-    at = order.index(this) + 1 if this in order else len(order)
-    for base in order[at:]:
-        found = namespace_of(base).get(name, MISSING)
+    passed = False
+    for base in mro_of(start):
+        found = namespace_of(base).get(name, MISSING) if passed else MISSING
         if found is not MISSING:
             return found, instance, start
+        passed = passed or base is this
     return MISSING, instance, start
 
 
@@ -217,7 +218,7 @@ def generic_set(obj: Any, name: str, value: Any) -> Driven:
     if found is MISSING or not descriptor_asks(found, "__set__"):
         return _straight(OBJECT_SETATTR, obj, name, value)
     kind = type(found)
-    if Suspending in mro_of(kind):
+    if inherits(Suspending, kind):
         return (yield from found.ask_set(obj, value))
     method = special(kind, "__set__")
     if method is _PROPERTY["__set__"]:
@@ -309,7 +310,7 @@ def _binary_number(name: str, left: Any, right: Any) -> Driven:
     if _is_sequence_slot(reflected):
         reflected = MISSING
     tried = kind is other
-    refines = not tried and kind in mro_of(other)
+    refines = not tried and inherits(kind, other)
     if refines and reflected is not MISSING and special(kind, rop) is not reflected:
         # The right side's class refines the left's, with a method of its own: it comes first.
         tried = True
@@ -379,7 +380,7 @@ def compare(symbol: str, left: Any, right: Any) -> Driven:
     kind, other = type(left), type(right)
     op, rop = COMPARISONS[symbol][0], REFLECTED[symbol]
     tried = False
-    if kind is not other and kind in mro_of(other):
+    if kind is not other and inherits(kind, other):
         tried = True
         result = yield from _compare_once(rop, right, left)
         if result is not NotImplemented:
@@ -496,7 +497,7 @@ def subscr(container: Any, key: Any) -> Driven:
     """`container[key]`."""
     kind = type(container)
     method = special(kind, "__getitem__")
-    if method is MISSING and type in mro_of(kind):
+    if method is MISSING and inherits(type, kind):
         generic = lookup(container, "__class_getitem__")
         if generic is not MISSING and asks(generic):
             return (yield from call(generic.__get__(None, container), key))
@@ -543,7 +544,7 @@ def delete_subscr(container: Any, key: Any) -> Driven:
 def iterates(obj: Any) -> bool:
     """Say whether iterating *obj* may ask."""
     kind = type(obj)
-    if kind in VIRTUAL_ITERATORS:
+    if is_virtual(kind):
         return True
     method = special(kind, "__iter__")
     if method is MISSING:
@@ -554,7 +555,7 @@ def iterates(obj: Any) -> bool:
 def open_iter(obj: Any) -> Driven:
     """`iter(obj)`: a `VirtualIterator` where the next items may ask, else an ordinary iterator."""
     kind = type(obj)
-    if kind in VIRTUAL_ITERATORS:
+    if is_virtual(kind):
         return obj
     method = special(kind, "__iter__")
     if method is MISSING and special_asks(kind, "__getitem__"):
@@ -570,7 +571,7 @@ def open_iter(obj: Any) -> Driven:
 def wrapped_iterator(iterator: Any) -> Any:
     """An iterator as `for` wants it: in an `ObjectIterator` when its `__next__` may ask."""
     kind = type(iterator)
-    if kind in VIRTUAL_ITERATORS or not special_asks(kind, "__next__"):
+    if is_virtual(kind) or not special_asks(kind, "__next__"):
         return iterator
     method = special(kind, "__next__")
     return ObjectIterator(iterator, lambda: call_special(method, iterator))
@@ -600,7 +601,7 @@ def _by_index(obj: Any) -> Driven:
 
 def advance(iterator: Any) -> Driven:
     """The next item of what `open_iter` returned, or `END`."""
-    if type(iterator) in VIRTUAL_ITERATORS:
+    if is_virtual(type(iterator)):
         return (yield from iterator.step())
     try:
         return next(iterator)
@@ -618,7 +619,7 @@ def drain(iterable: Any, *, hints: bool = False) -> Driven:
     iterator = yield from open_iter(iterable)
     if hints:
         yield from _hint(iterable)
-    if type(iterator) not in VIRTUAL_ITERATORS:
+    if not is_virtual(type(iterator)):
         return _straight(list, iterator)
     items = []
     step = iterator.step
@@ -695,7 +696,7 @@ def _delegate(obj: Any) -> Driven:
     iterator = yield from open_iter(obj)
     if type(iterator) is VirtualGenerator:
         return (yield from iterator.inner)
-    if type(iterator) in VIRTUAL_ITERATORS:
+    if is_virtual(type(iterator)):
         return (yield from delegate_steps(iterator))
     return (yield from delegate_plain(iterator))
 

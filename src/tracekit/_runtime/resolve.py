@@ -32,8 +32,8 @@ from .special import (
     any_can_ask,
     asks,
     function_asks,
+    inherits,
     lookup,
-    mro_of,
     namespace_of,
     on_forget,
     remember,
@@ -57,7 +57,10 @@ on_forget(_CONDITIONAL.clear)
 
 
 def register(
-    target: Any, standin: Virtual, *, when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
+    target: Any,
+    standin: Virtual,
+    *,
+    when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None,
 ) -> None:
     """Let *standin* take the place of *target* in calls made by rewritten code.
 
@@ -145,7 +148,7 @@ def resolve_bare(callable_: Any) -> Any:
     return None if virtual is None or not _chosen(virtual, (), {}) else virtual
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def look(names: tuple[str, ...]) -> Callable[..., Virtual | None]:
     """What decides, from copies of the arguments, whether a call is virtual.
 
@@ -217,7 +220,7 @@ def resolve(callable_: Any) -> Virtual | None:
     way = _WAYS.get(kind)
     if way is not None:
         return way(callable_)
-    if type in mro_of(kind):
+    if inherits(type, kind):
         return _class(callable_)
     return _instance(callable_, kind)
 
@@ -245,7 +248,9 @@ def _library_function(function: FunctionType) -> Virtual | None:
     if function.__closure__ is not None:
         if function_asks(function):
             return _rewritten(function)
-        return None if not code.co_argcount and not code.co_flags & 12 else _with_callbacks(function)
+        return (
+            None if not code.co_argcount and not code.co_flags & 12 else _with_callbacks(function)
+        )
     kept = _CONDITIONAL.get(function)
     if kept is not None:
         return kept
@@ -307,7 +312,7 @@ def _builtin(function: Any) -> Virtual | None:
         return None
     owner = function.__self__
     for cls, conditional in found:
-        if cls in mro_of(type(owner)):
+        if inherits(cls, type(owner)):
             return MethodType(conditional, owner)
     return None
 
@@ -395,7 +400,7 @@ def instantiate(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
         new = new.__get__(None, cls) if lookup(type(new), "__get__") is not MISSING else new
     made = yield from call(new, cls, *args, **kwargs)
     kind = type(made)
-    if cls not in mro_of(kind):
+    if not inherits(cls, kind):
         return made
     init = special(kind, "__init__")
     result = yield from call_special(init, made, *args, **kwargs)
@@ -408,7 +413,7 @@ def instantiate(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
 def _instance(value: Any, kind: type) -> Virtual | None:
     method = special(kind, "__call__")
     if method is MISSING or type(method) is WrapperDescriptorType:
-        if functools.partial in mro_of(kind):
+        if inherits(functools.partial, kind):
             return _partial(value)
         standin = None if method is MISSING else STANDINS.get(method)
         return None if standin is None else MethodType(standin, value)

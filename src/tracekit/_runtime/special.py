@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from .._protocol import HAND_WRITTEN
 from . import twins
-from .items import VIRTUAL_ITERATORS
+from .items import is_virtual
 from .twins import is_rewritten_file, judge
 
 MISSING: Final = object()
@@ -32,6 +32,8 @@ MISSING: Final = object()
 
 mro_of: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
 namespace_of: Callable[[type], MappingProxyType[str, Any]] = type.__dict__["__dict__"].__get__
+inherits: Callable[[type, type], bool] = type.__subclasscheck__
+"""`inherits(base, kind)`: no method of a metaclass is asked, unlike `base in kind.__mro__`."""
 _qualname_of = type.__dict__["__qualname__"].__get__
 _flags_of = type.__dict__["__flags__"].__get__
 _HEAP_TYPE: Final = 1 << 9
@@ -139,7 +141,7 @@ def asks(value: object, depth: int = 0) -> bool:
         return asks(any_value.func, depth + 1)
     if kind is LRU_CACHE:
         return asks(getattr(value, "__wrapped__", None), depth + 1)
-    if type in mro_of(kind):
+    if inherits(type, kind):
         return class_asks(any_value)
     if kind in (str, int, tuple, list, dict):
         return False
@@ -209,11 +211,11 @@ def can_ask(value: object) -> bool:
             return False
     except TypeError:
         pass
-    if kind in VIRTUAL_ITERATORS:
+    if is_virtual(kind):
         return True
     if kind is FunctionType or kind is MethodType or kind is functools.partial:
         return asks(value)
-    if type in mro_of(kind):
+    if inherits(type, kind):
         return class_asks(value) or bool(type_can_ask(kind))  # type: ignore[arg-type]
     if kind is BuiltinFunctionType or kind is LRU_CACHE:
         return asks(value)

@@ -66,8 +66,6 @@ _DEPENDANTS: dict[str, frozenset[str]] = {}
 _MARKED: set[str] = set()
 _TWINS: dict[int, Twin] = {}
 _KEPT_FUNCTIONS: dict[FunctionType, FunctionType] = {}
-_SWEEP_ABOVE: Final = 256
-_ONLY_OURS: Final = 2
 
 ORIGINALS: dict[int, Twin] = {}
 """id of a twin's code -> the twin; for those who find our code in a frame or a traceback."""
@@ -318,15 +316,10 @@ def twin_function(function: FunctionType) -> Callable[..., Any] | None:
 
 
 def forget() -> None:
-    """Drop what is kept for one run only; twins of code that nobody else holds go, too."""
+    """Drop what is kept for one run only."""
     global _c_levels  # noqa: PLW0603
     _c_levels = _count_c_levels()
     _KEPT_FUNCTIONS.clear()
-    if len(_TWINS) > _SWEEP_ABOVE:
-        for key, twin in list(_TWINS.items()):
-            # A twin holds its original. Held by nobody else: the twin's slot, the argument.
-            if sys.getrefcount(twin.original) <= _ONLY_OURS:
-                _drop(key)
 
 
 def _count_c_levels() -> int:
