@@ -425,7 +425,7 @@ class Interleaver:
     def _accept_step(self, worker: Worker, loop: Loop) -> object:
         clock = loop.clock
         if loop.index is None and loop not in worker.loops:
-            if worker.loops and clock is not None:
+            if worker.loops and clock is not None and not loop.single:
                 loop.base = worker.loops[-1].marks.get(clock.path, 0)
             worker.loops.append(loop)
         loop.wanted = next(loop.steps, None)

@@ -200,6 +200,7 @@ def _forward(hooked: Hooked, /, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = interleaver.visit(spot.input_key, visit, (args, kwargs))
     else:
         interleaver.passed.append((spot.input_key, visit))
+    spot.begun = visit + 1
     output: Any = NOTHING
     if spot.skip_key in wanted:
         output = interleaver.visit(spot.skip_key, visit, NOTHING)

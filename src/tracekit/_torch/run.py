@@ -38,6 +38,7 @@ class Spot:
     Attributes:
         path: The module's name.
         visits: How many calls have begun since it was hooked.
+        begun: How many inputs have been passed.
         done: How many outputs have been passed.
         skipped: How many calls were skipped.
         owed: The visit whose output is served by the forward hook, if that is to come.
@@ -45,6 +46,7 @@ class Spot:
     """
 
     __slots__ = (
+        "begun",
         "done",
         "input_key",
         "late",
@@ -62,6 +64,7 @@ class Spot:
         self.skip_key: Key = (path, "skip")
         self.output_key: Key = (path, "output")
         self.visits = 0
+        self.begun = 0
         self.done = 0
         self.skipped = 0
         self.owed: int | None = None
@@ -252,7 +255,7 @@ class Run(Host):
         spot = self.paths.get(key[0])
         if spot is None:
             return 0
-        return spot.done if key[1] == "output" else spot.visits
+        return spot.done if key[1] == "output" else spot.begun
 
     def reach(self, worker: Worker, request: Read) -> BaseException | None:
         path, port = request.key
@@ -312,7 +315,7 @@ class Run(Host):
     def _watch_return(self, path: str) -> None:
         """Serve the output of the traced call itself, which is running, when it returns."""
         spot = self.returning = self.paths[path] = Spot(path, late=True)
-        spot.visits = 1
+        spot.visits = spot.begun = 1
 
     @staticmethod
     def _running_unhooked() -> list[nn.Module]:

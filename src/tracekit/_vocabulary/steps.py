@@ -144,16 +144,14 @@ def _go_on(owner: Any, steps: int) -> Any:
     run, clock = clock_of(owner)
     worker = run.interleaver.current
     assert worker is not None
-    here = 0
+    here = 0 if clock is None else max(clock.index, 0)
     for loop in reversed(worker.loops):
         if loop.clock is clock and loop.index is not None:
-            here = loop.index
-            if loop.single:
-                run.interleaver.leave_loop(loop)
+            here = loop.index + loop.base
             break
-    else:
-        if clock is not None:
-            here = max(clock.index, 0)
+    for loop in [loop for loop in worker.loops if loop.single]:
+        # One move takes the place of another.
+        run.interleaver.leave_loop(loop)
     wanted = here + steps
     loop = Loop(iter([wanted]), clock=clock, bounded=False, single=True)
     step = yield from ask(NextStep(loop))
