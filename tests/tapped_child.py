@@ -12,7 +12,7 @@ import unittest
 from types import CodeType
 from typing import Any
 
-from tracekit._bytecode.operations import IN_PLACE_CODES, list_operations
+from tracekit._bytecode.listing import IN_PLACE_CODES, list_operations
 from tracekit._bytecode.taps import Tap, make_tapped
 
 

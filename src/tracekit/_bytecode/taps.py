@@ -20,9 +20,15 @@ from types import CodeType
 from typing import Any, Final
 
 from .assemble import assemble
-from .facts import CALLS_HAVE_PRECALL, COMPARE_BOOL_BIT, KEYWORD_NAMES_ARE_AN_INSTRUCTION
-from .facts import METHODS_HAVE_THEIR_OWN_LOAD, NULL_IS_ABOVE_THE_CALLABLE
+from .facts import (
+    CALLS_HAVE_PRECALL,
+    COMPARE_BOOL_BIT,
+    KEYWORD_NAMES_ARE_AN_INSTRUCTION,
+    METHODS_HAVE_THEIR_OWN_LOAD,
+    NULL_IS_ABOVE_THE_CALLABLE,
+)
 from .lift import lift
+from .listing import Operation, Reader
 from .opcodes import (
     BINARY_SLICE,
     BINARY_SUBSCR,
@@ -53,7 +59,6 @@ from .opcodes import (
     number,
     numbers,
 )
-from .operations import Operation, Reader
 from .program import Instr, Label, Program
 
 _BUILD_TUPLE: Final = number("BUILD_TUPLE")
@@ -237,9 +242,7 @@ class _Rewriter:
             self.emit(PUSH_NULL)
             self.emit(SWAP, 2)
             self.emit(UNPACK_SEQUENCE, _SLOTS_OF_A_CALL)
-        self.out.append(
-            Instr(CALL_FUNCTION_EX, 1, instr.location, instr.handler, instr.offset)
-        )
+        self.out.append(Instr(CALL_FUNCTION_EX, 1, instr.location, instr.handler, instr.offset))
         self.apply(tap.result)
 
     def operator(self, instr: Instr, tap: Tap) -> None:

@@ -22,11 +22,17 @@ from __future__ import annotations
 
 import dis
 from collections.abc import Iterator
+from itertools import pairwise
 from types import CodeType
 from typing import Final
 
-from .facts import COMPARE_SHIFT, COMPARE_SYMBOLS, METHODS_HAVE_THEIR_OWN_LOAD, OPMAP
-from .facts import NULL_IS_ABOVE_THE_CALLABLE
+from .facts import (
+    COMPARE_SHIFT,
+    COMPARE_SYMBOLS,
+    METHODS_HAVE_THEIR_OWN_LOAD,
+    NULL_IS_ABOVE_THE_CALLABLE,
+    OPMAP,
+)
 from .lift import lift
 from .opcodes import (
     BEFORE_WITH,
@@ -55,6 +61,7 @@ from .opcodes import (
     PUSH_EXC_INFO,
     PUSH_NULL,
     STORE_ATTR,
+    STORE_FAST,
     STORE_GLOBAL,
     STORE_NAME,
     STORE_SLICE,
@@ -162,10 +169,10 @@ class Operation:
 
 
 class Listing:
-    """The operations of a function, in order of position.
+    """The operations of a function.
 
     Attributes:
-        operations: All of them.
+        operations: All of them, in the order in which they are shown.
         by_position: Whether the code knows columns. If not, operations are numbered in order of
             bytecode, and a copied one is listed more than once.
     """
@@ -189,7 +196,8 @@ def list_operations(code: CodeType) -> Listing:
     loop and `with` targets). Comprehensions and generator expressions belong to the function that
     they stand in; functions, lambdas and classes defined in it do not. `super()` is left out, and
     so are `is`, `not`, `and` and `or`, which are control flow as often as values, and what binds
-    a name without assigning to it (`import`, `def`, `class`, `except ... as`).
+    a name without assigning to it (`import`, `def`, `class`, `except ... as`). What the pattern of
+    a `case` binds is listed by some Pythons only.
 
     Args:
         code: Of any function.
@@ -198,9 +206,7 @@ def list_operations(code: CodeType) -> Listing:
         The operations, numbered by the position where they end, for each kind and name apart.
     """
     found = list(_found_in(code, ()))
-    by_position = all(
-        item.location is not None and item.location[3] is not None for item in found
-    )
+    by_position = all(item.location is not None and item.location[3] is not None for item in found)
     # The copies of a call may have got different callables: `(f if x else g)(y)`.
     merged: dict[object, _Found] = {}
     for at, item in enumerate(sorted(found, key=lambda item: item.end) if by_position else found):
@@ -210,7 +216,9 @@ def list_operations(code: CodeType) -> Listing:
             known.parts = _common(known.parts, item.parts)
             known.spots += item.spots
     operations = [
-        Operation(item.kind, "_".join(item.parts) or _NAMELESS[item.kind], item.location, item.spots)
+        Operation(
+            item.kind, "_".join(item.parts) or _NAMELESS[item.kind], item.location, item.spots
+        )
         for item in merged.values()
     ]
     counts: dict[tuple[str, str], int] = {}
@@ -218,7 +226,20 @@ def list_operations(code: CodeType) -> Listing:
         kind_and_name = (operation.kind, operation.name)
         operation.number = counts.get(kind_and_name, 0)
         counts[kind_and_name] = operation.number + 1
+    if by_position:
+        operations.sort(key=_shown_order)
     return Listing(operations, by_position=by_position)
+
+
+def _shown_order(operation: Operation) -> tuple[int, int, str, int]:
+    """By line; in a line what is assigned first, by name, then the rest by where it ends.
+
+    Where exactly each of several names is assigned is not known on all Pythons.
+    """
+    _, line, _, column = operation.location or (0, 0, 0, 0)
+    if operation.kind == "assign":
+        return (line or 0, -1, operation.name, operation.number)
+    return (line or 0, column or 0, "", 0)
 
 
 class _Found:
@@ -369,9 +390,7 @@ class Reader:
                 maker = one.maker if one.maker is other.maker else None
                 known[at] = Origin(max(one.end, other.end), name, mark, maker)
 
-    def step(
-        self, stack: list[Origin], instr: Instr, index: int, previous: Instr | None
-    ) -> None:
+    def step(self, stack: list[Origin], instr: Instr, index: int, previous: Instr | None) -> None:
         """Do one instruction that goes on to the next."""
         op, arg = instr.op, instr.arg
         end = _end_of(instr.location)
@@ -539,9 +558,7 @@ class Reader:
             stack[-1] = Origin(max(end, _end_of(instr.location)), dotted)
             self.found.append(("operator", (name,), location, end, index))
 
-    def store(
-        self, stack: list[Origin], instr: Instr, index: int, previous: Instr | None
-    ) -> None:
+    def store(self, stack: list[Origin], instr: Instr, index: int, previous: Instr | None) -> None:
         value = stack.pop()
         if value.mark in (_SAVED, _DEFINITION, _IMPORT, _EXCEPTION):
             return
@@ -549,24 +566,33 @@ class Reader:
         name = self.plain(self.slots[instr.arg] if in_slot else self.code.co_names[instr.arg])
         location = instr.location
         if previous is not None and previous.offset == instr.offset:
-            location = _after(previous.location)
-        elif location is not None and location[3] is not None:
-            line, end_line, column, end_column = location
-            assert column is not None
-            if line != end_line or end_column - column != len(name.encode()):
+            location = previous.location
+            if not _is_just(self.plain(self.slots[previous.arg]), location):
                 return
-        if value.mark == _NONE and self.unbound_next(index):
+            location = _after(location)
+        elif not _is_just(name, location):
+            return
+        if self.overwritten_next(instr, index) or (
+            value.mark == _NONE and self.unbound_next(instr, index)
+        ):
             return
         self.found.append(("assign", (name,), location, _end_of(location), index))
 
-    def unbound_next(self, index: int) -> bool:
+    def unbound_next(self, instr: Instr, index: int) -> bool:
         """Whether the next instruction deletes the name: the end of an `except ... as`."""
-        this, following = self.instrs[index : index + 2]
+        following = self.instrs[index + 1]
+        return type(following) is Instr and following.op in _DELETES and following.arg == instr.arg
+
+    def overwritten_next(self, instr: Instr, index: int) -> bool:
+        """Whether the next instruction stores the name again: `_, _ = x`.
+
+        From 3.13 on the compiler leaves the first store out.
+        """
+        following = self.instrs[index + 1]
         return (
-            type(this) is Instr
-            and type(following) is Instr
-            and following.op in _DELETES
-            and following.arg == this.arg
+            type(following) is Instr
+            and following.op == instr.op == STORE_FAST
+            and following.arg == instr.arg
         )
 
     def store_item(self, stack: list[Origin], instr: Instr, index: int) -> None:
@@ -592,6 +618,14 @@ def _end_of(location: Location) -> _End:
     return (end_line or 0, end_column or 0)
 
 
+def _is_just(name: str, location: Location) -> bool:
+    """Whether a position covers a name and nothing else, as that of a target does."""
+    if location is None or location[3] is None:
+        return True
+    line, end_line, column, end_column = location
+    return line == end_line and end_column - (column or 0) == len(name.encode())
+
+
 def _after(location: Location) -> Location:
     """Where the second of two stores stands of which only the first one's place is known."""
     if location is None or location[3] is None:
@@ -608,9 +642,7 @@ def _slot_names(code: CodeType) -> tuple[str, ...]:
 def _class_name(code: CodeType) -> str:
     """The class that *code* stands in, as it appears in mangled names; empty if in none."""
     parts = code.co_qualname.split(".")
-    classes = [
-        part for part, below in zip(parts, parts[1:], strict=False) if below != "<locals>"
-    ]
+    classes = [part for part, below in pairwise(parts) if below != "<locals>"]
     return classes[-1].lstrip("_") if classes and classes[-1] != "<locals>" else ""
 
 

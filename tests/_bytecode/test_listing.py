@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tracekit._bytecode.operations import Listing, list_operations
+from tracekit._bytecode.listing import Listing, list_operations
 
 
 def listing_of(source: str, name: str = "f") -> Listing:
@@ -51,7 +51,10 @@ CALLS = [
     ("{f(q): g(q) for q in x if h(q)}", ["f_0", "g_0", "h_0"]),
     ("sum(f(q) for q in x)", ["f_0", "sum_0"]),
     ("[[f(q) for q in f(r)] for r in f(x)]", ["f_0", "f_1", "f_2"]),
-    ("(a\n     .view(a.view(1),\n   a.view(2)).view(3))", ["a_view_0", "a_view_1", "a_view_2", "view_0"]),
+    (
+        "(a\n     .view(a.view(1),\n   a.view(2)).view(3))",
+        ["a_view_0", "a_view_1", "a_view_2", "view_0"],
+    ),
 ]
 
 
@@ -196,7 +199,7 @@ def test_two_functions_of_one_name_in_a_class() -> None:
     assert labels(source, "call", "_C.f") == ["self___b_0", "self___d___0", "self___a_0"]
 
 
-GPT2_LIKE = '''
+GPT2_LIKE = """
 def forward(self, hidden_states, mask=None, **kwargs):
     q, k, v = self.c_attn(hidden_states).split(self.split_size, dim=2)
     shape = (*q.shape[:-1], -1, self.head_dim)
@@ -216,10 +219,10 @@ def forward(self, hidden_states, mask=None, **kwargs):
     attn_output = attn_output.reshape(*attn_output.shape[:-2], -1).contiguous()
     attn_output += self.bias
     return self.resid_dropout(attn_output), (weights, attn_weights[0] @ v)
-'''
+"""
 GOLDEN = """\
-assign q_0 3
 assign k_0 3
+assign q_0 3
 assign v_0 3
 call self_c_attn_0 3
 call split_0 3
@@ -239,10 +242,10 @@ assign attn_output_0 10
 assign attn_weights_0 10
 call k_transpose_0 13
 call interface_0 10
+assign w_0 17
 assign weights_0 17
 call w_sum_0 17
 operator truediv_0 17
-assign w_0 17
 assign attn_output_1 18
 operator getitem_2 18
 call attn_output_reshape_0 18
@@ -263,7 +266,7 @@ def test_the_listing_of_an_attention_is_the_same_on_every_python() -> None:
 
 def test_without_columns_operations_are_numbered_in_order_of_bytecode() -> None:
     program = f"""
-from tracekit._bytecode.operations import list_operations
+from tracekit._bytecode.listing import list_operations
 names = {{}}
 exec(compile({GPT2_LIKE!r}, "<generated>", "exec"), names)
 listing = list_operations(names["forward"].__code__)
