@@ -25,6 +25,7 @@ from . import hooks
 from .values import checked_inputs, first_input, with_first_input
 
 _SHOWN_NAMES = 8
+_MADE_AGAIN: Final = frozenset({"_requests", "_nodes", "_rules", "_first_parameter"})
 _LISTS: Final = (nn.ModuleList, nn.Sequential)
 
 
@@ -45,6 +46,13 @@ class Tree:
         self.nodes: weakref.WeakValueDictionary[str, Node] = weakref.WeakValueDictionary()
         self.aliases: dict[str, dict[str, str]] = {}
         self._paths: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "node_class": self.node_class, "aliases": self.aliases}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["root"], state["node_class"])  # type: ignore[misc]
+        self.aliases = state["aliases"]
 
     def path_of(self, module: nn.Module, guess: str) -> str:
         """Give a module's name as in `named_modules()`: the first one if it has several.
@@ -208,6 +216,15 @@ class Node:
         fill(self, "_requests", {})
         fill(self, "_nodes", {})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: the module, the names, what a subclass has added."""
+        return {name: value for name, value in vars(self).items() if name not in _MADE_AGAIN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._attach(self._tree, self._path, self._module)
+        self._tree.nodes[self._path] = self
+
     def _site_owner(self) -> tuple[object, str]:
         return self._tree, self._path
 
@@ -289,8 +306,11 @@ class Node:
         try:
             value = getattr(module, name)
         except AttributeError as error:
-            if _defines(module, name):
-                # From inside a property of the module's: it reaches the user as it is.
+            defined = getattr(type(module), name, None)
+            if isinstance(defined, property):
+                # torch says that the property is missing; the user must see what failed in it.
+                return defined.__get__(module)
+            if defined is not None:
                 raise
             raise self._unknown(name) from error
         if isinstance(value, MethodType) and value.__self__ is module:
@@ -512,10 +532,6 @@ class _Method:
 
     def __repr__(self) -> str:
         return repr(self.__wrapped__)
-
-
-def _defines(module: nn.Module, name: str) -> bool:
-    return any(name in cls.__dict__ for cls in type(module).__mro__)
 
 
 def render(node: Node) -> str:
