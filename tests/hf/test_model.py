@@ -791,3 +791,157 @@ class TestOtherClasses:
 def test_the_front_door():
     assert tracekit.LanguageModel is LanguageModel
     assert pickle.loads(pickle.dumps(PromptError("x"))).args == ("x",)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bloom", "gemma3", "mixtral", "mamba"])
+class TestInvokes:
+    def test_each_prompt_sees_its_own_rows(self, family):
+        model = built(family)
+        alone = []
+        for text in (LONG, SHORT):
+            with torch.no_grad(), model.trace(text):
+                alone.append((model.layers[0].output, model.output.logits))
+        with torch.no_grad(), model.trace() as tracer:
+            with tracer.invoke(LONG) as first:
+                hidden_1, logits_1 = model.layers[0].output, model.output.logits
+            with tracer.invoke(tokenizer()(SHORT)) as second:
+                hidden_2, logits_2 = model.layers[0].output, model.output.logits
+                text = list(second.tokens)
+
+        assert [["Rome", "is", "in"]] == text == list(second.tokens)
+        assert [8] == first.tokens.lengths.tolist()
+        for got, expected in ((logits_1, alone[0][1]), (logits_2, alone[1][1])):
+            assert (1, 8, 97) == got.shape
+            scale = expected.abs().max()
+            torch.testing.assert_close(
+                got[:, -expected.shape[1] :] / scale, expected / scale, atol=1e-4, rtol=0
+            )
+        scale = alone[1][0].abs().max()
+        torch.testing.assert_close(
+            hidden_2[:, -3:] / scale, alone[1][0] / scale, atol=1e-4, rtol=0
+        )
+        assert (1, 8, 32) == hidden_1.shape
+
+    def test_an_edit_in_one_leaves_the_others(self, family):
+        model = built(family)
+        with torch.no_grad(), model.trace() as tracer:
+            with tracer.invoke(LONG):
+                plain = model.output.logits
+            with tracer.invoke(LONG):
+                model.layers[0].output[:] = 0
+                edited = model.output.logits
+            with tracer.invoke([SHORT, LONG]):
+                both = model.output.logits
+        with torch.no_grad():
+            expected = model._module(**encoded(LONG)).logits
+
+        scale = expected.abs().max()
+        torch.testing.assert_close(plain / scale, expected / scale, atol=1e-4, rtol=0)
+        torch.testing.assert_close(both[1:] / scale, expected / scale, atol=1e-4, rtol=0)
+        assert not torch.allclose(edited, expected)
+
+    def test_in_a_generation(self, family):
+        model = built(family)
+        expected = [
+            model._module.generate(**encoded(text), max_new_tokens=3, min_new_tokens=3)
+            for text in (LONG, SHORT)
+        ]
+        with model.generate(max_new_tokens=3, min_new_tokens=3) as tracer:
+            with tracer.invoke(LONG) as first:
+                shapes = []
+                for _ in tracer.iter[:]:
+                    shapes.append((model.layers[0].output.shape, first.tokens.numbers.tolist()[0][-1]))
+                ids_1 = tracer.result
+            with tracer.invoke(SHORT) as second:
+                ids_2 = tracer.result
+
+        assert torch.equal(expected[0], ids_1)
+        assert torch.equal(expected[1], ids_2[:, 5:])
+        assert [((1, 8, 32), 7), ((1, 1, 32), 8), ((1, 1, 32), 9)] == shapes
+        assert [expected[1][0].tolist()] == second.tokens.ids
+
+
+class TestInvokesOfAnyKind:
+    def test_kinds_are_mixed(self):
+        model = built()
+        embeds = model._module.get_input_embeddings()(encoded(SHORT)["input_ids"]).detach()
+        with torch.no_grad(), model.trace() as tracer:
+            with tracer.invoke(inputs_embeds=embeds):
+                from_embeds = model.output.logits
+            with tracer.invoke([4, 5, 6]):
+                from_ids = model.output.logits
+            with tracer.invoke([{"role": "user", "content": "Hello"}]):
+                from_chat = model.output.logits
+        with torch.no_grad():
+            expected = model._module(**encoded(SHORT)).logits
+
+        torch.testing.assert_close(from_embeds[:, -3:], expected)
+        assert (1, 6, 97) == from_ids.shape == from_chat.shape
+
+    def test_labels_of_each(self):
+        model = built()
+        with torch.no_grad(), model.trace() as tracer:
+            with tracer.invoke(LONG, labels=LONG):
+                loss = model.output.loss
+            with tracer.invoke(SHORT):
+                pass
+        ids = encoded(LONG)
+        with torch.no_grad():
+            expected = model._module(**ids, labels=ids["input_ids"]).loss
+
+        torch.testing.assert_close(expected, loss)
+
+    def test_options_of_the_trace_are_for_all(self):
+        model = built()
+        with model.trace(output_hidden_states=True) as tracer:
+            with tracer.invoke(LONG):
+                one = model.output.hidden_states
+            with tracer.invoke(SHORT):
+                two = model.output.hidden_states
+
+        assert (3, 3) == (len(one), len(two))
+        assert (1, 8, 32) == one[0].shape == two[0].shape
+
+    def test_beams_and_copies_keep_each_prompts_rows(self):
+        model = built()
+        options = {"max_new_tokens": 3, "num_beams": 2, "num_return_sequences": 2}
+        expected = model._module.generate(**encoded(LONG, SHORT), **options)
+        with model.generate(**options) as tracer:
+            with tracer.invoke(LONG):
+                ids_1 = tracer.result
+            with tracer.invoke(SHORT) as second:
+                shape = model.layers[0].output.shape
+                lengths = second.tokens.lengths.tolist()
+                ids_2 = tracer.result
+
+        assert torch.equal(expected, torch.cat([ids_1, ids_2]))
+        assert ((2, 8, 32), [3, 3]) == (shape, lengths)
+
+    def test_a_streamer_gets_no_made_up_tokens(self):
+        got = []
+
+        class Streamer(transformers.generation.BaseStreamer):
+            def put(self, value):
+                got.append(value.shape)
+
+            def end(self):
+                got.append("end")
+
+        model = built()
+        with model.generate(max_new_tokens=2, streamer=Streamer()) as tracer:
+            with tracer.invoke(LONG):
+                _ = model.layers[0].output
+            with tracer.invoke(SHORT):
+                _ = model.layers[0].output
+
+        assert 1 == got.count("end")
+
+    def test_max_rows(self):
+        model = built()
+        lengths = []
+        with model.trace(max_rows=2) as tracer:
+            for text in (LONG, SHORT, LONG, SHORT, SHORT):
+                with tracer.invoke(text):
+                    lengths.append(model.output.logits.shape[0])
+
+        assert [1] * 5 == lengths

@@ -52,6 +52,9 @@ _OF_THE_DECODER: Final = ("labels", "decoder_input_ids", "decoder_attention_mask
 
 _FOR_THE_PROCESSOR: Final = ("text", "images", "audio", "videos", "sampling_rate")
 
+_FEATURES: Final = ("feature_", "image_", "input_", "pixel_", "video_")
+"""How the names of what a processor makes of images and audio begin."""
+
 _FIXED_WIDTH: Final = ("input_features",)
 """Fields with one row per prompt and a width of their own: joined when the widths agree."""
 
@@ -82,6 +85,21 @@ class Reader:
         self._embed = embed
         self.encoder_decoder = bool(getattr(self._config, "is_encoder_decoder", False))
         self.pads_left = not self.encoder_decoder and hasattr(model, "generate")
+
+    def has_prompt(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Say whether the arguments of a call hold a prompt, and not only options.
+
+        Args:
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+        """
+        return bool(args) or any(
+            key in _ALONG_TOKENS
+            or key in _FOR_THE_PROCESSOR
+            or key == self._main_input
+            or key.startswith(_FEATURES)
+            for key in kwargs
+        )
 
     # One input.
 
@@ -278,12 +296,8 @@ class Reader:
                 continue
             if key in _ALONG_TOKENS:
                 fields[key] = self._field(key, value)
-            elif (isinstance(value, Tensor) and key.startswith(("pixel_", "image_", "video_"))) or (
-                isinstance(value, Tensor)
-                and (
-                    key in (self._main_input, *_FIXED_WIDTH)
-                    or key.startswith(("input_", "feature_"))
-                )
+            elif isinstance(value, Tensor) and (
+                key == self._main_input or key.startswith(_FEATURES)
             ):
                 features[key] = value
             else:

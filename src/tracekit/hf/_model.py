@@ -389,9 +389,7 @@ class TransformersModel(Part):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if function is not self._module and not is_generation(function):
             return super()._prepare(function, args, kwargs)
-        # The tracer has read its prompt already; a scan and an untraced call have not.
-        prompt = args[0] if args and isinstance(args[0], Prompt) else self._read(args, kwargs)
-        call = self._reader.join([prompt], generating=is_generation(function))
+        call = self._reader.join([self._read(args, kwargs)], generating=is_generation(function))
         return super()._prepare(function, (), call)
 
     def _begin_run(self, tracer: TransformersTracer) -> None:
@@ -400,6 +398,10 @@ class TransformersModel(Part):
         if tracer.model is not self or not (tracer.args or tracer.kwargs):
             return
         if fn is not None and fn not in ("__call__", "forward", "generate"):
+            return
+        if not self._reader.has_prompt(tracer.args, tracer.kwargs):
+            # Options for all invokes, whose prompts are still to come.
+            tracer._common, tracer.kwargs = tracer.kwargs, {}
             return
         prompt = self._read(tracer.args, tracer.kwargs)
         tracer.args, tracer.kwargs = (prompt,), {}
@@ -479,7 +481,14 @@ class TransformersModel(Part):
         args, kwargs = super()._prepare(function, (), merged.arguments())
         return Joined(args, kwargs, list(rows_of(prompts)), merged.rows)
 
+    def _count_rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        return self._read(args, kwargs).rows if args or kwargs else 0
+
     def _read(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Prompt:
+        if args and isinstance(args[0], Prompt):
+            # The tracer has read it already; a scan and an untraced call have not.
+            read: Prompt = args[0]
+            return read
         self._refuse_attentions(kwargs)
         return self._reader.read(args, kwargs)
 

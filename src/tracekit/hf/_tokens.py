@@ -58,6 +58,15 @@ class Schedule:
         return self.width + step - pieces, self.width + step - pieces + 1
 
 
+@dataclasses.dataclass(slots=True)
+class _Progress:
+    """How far a run is; shared by all who look at some of its rows."""
+
+    step: Callable[[], int]
+    over: bool = False
+    answers: Tensor | None = None
+
+
 class Tokens:
     """The tokens of one run, row by row, without pads.
 
@@ -92,12 +101,12 @@ class Tokens:
         self._mask = mask.repeat_interleave(copies, 0)
         self._ids = None if ids is None else ids.detach().to("cpu").repeat_interleave(copies, 0)
         self._schedule = schedule
-        self._step = step
+        self._copies = copies
+        self._progress = _Progress(step)
+        self._rows = slice(None)
         self._decode = decode
         self._ends = frozenset(ends)
         self._reorders = reorders
-        self._answers: Tensor | None = None
-        self._over = False
 
     def finish(self, result: object) -> None:
         """Take note of what a generation returned.
@@ -106,24 +115,25 @@ class Tokens:
             result: Ids of prompts and answers, shape (rows, seq), or an output that holds them as
                 `sequences`.
         """
-        self._step = lambda: 0
-        self._over = True
+        progress = self._progress
+        progress.step, progress.over = (lambda: 0), True
         sequences = getattr(result, "sequences", result)
         if isinstance(sequences, Tensor) and sequences.dim() == 2 and not self._reorders:
             width = 0 if self._ids is None else self._ids.shape[1]
-            self._answers = sequences.detach().to("cpu")[:, width:]
+            progress.answers = sequences.detach().to("cpu")[:, width:]
 
     def rows(self, rows: slice) -> Tokens:
         """Give the tokens of some rows, such as one invoke's.
 
         Args:
-            rows: Half-open, counted in rows of the batch.
+            rows: Half-open, counted in prompts.
         """
+        mine = slice(rows.start * self._copies, rows.stop * self._copies)
         part: Tokens = object.__new__(Tokens)
         part.__dict__.update(self.__dict__)
-        part._mask = self._mask[rows]
-        part._ids = None if self._ids is None else self._ids[rows]
-        part._answers = None if self._answers is None else self._answers[rows]
+        part._mask = self._mask[mine]
+        part._ids = None if self._ids is None else self._ids[mine]
+        part._rows = mine
         return part
 
     # Counting.
@@ -147,7 +157,7 @@ class Tokens:
         Shape (rows, seq), int64, on the CPU; -1 at pads. In a later step of a generation seq is 1
         and the numbers go on from the prompt's. Before and after a run: those of the first step.
         """
-        return self._count(max(self._step(), 0))
+        return self._count(max(self._progress.step(), 0))
 
     @property
     def lengths(self) -> Tensor:
@@ -231,11 +241,12 @@ class Tokens:
             )
         mask = self._mask[:, self._mask.shape[1] - self._ids.shape[1] :]
         prompts = [row[keep].tolist() for row, keep in zip(self._ids, mask, strict=True)]
-        if self._answers is None:
+        answers = self._progress.answers
+        if answers is None:
             return prompts
         return [
             prompt + self._until_end(answer.tolist())
-            for prompt, answer in zip(prompts, self._answers, strict=True)
+            for prompt, answer in zip(prompts, answers[self._rows], strict=True)
         ]
 
     def _until_end(self, answer: list[int]) -> list[int]:
@@ -297,7 +308,7 @@ class Tokens:
                     why="the values of all steps are needed, from step 0",
                     fix="for another token axis: along(values, axis=2)",
                 )
-        ends = [len(ids) for ids in self.ids] if self._over and self._ids is not None else None
+        ends = [len(ids) for ids in self.ids] if self._progress.over and self._ids is not None else None
         result: list[Tensor] = []
         for row in range(len(self)):
             parts = []

@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+from tracekit._torch.tracers import Invoker
 from tracekit._vocabulary.model import ModelTracer
 from tracekit.errors import PromptError
 
+from ._prompts import Prompt, rows_of
+
 if TYPE_CHECKING:
     from tracekit._runtime.tracer import Body
+    from tracekit._torch.base import Traceable
 
     from ._tokens import Tokens
+
+_ONCE: Final = ("streamer",)
+"""Options of a generation that only the real run may see, not the fake ones that learn axes."""
+
+
+def _no_tokens() -> PromptError:
+    return PromptError(
+        "this run has no tokens yet",
+        why="the inputs of invokes are laid out when all of them are known",
+        fix="ask inside the block of an invoke",
+    )
+
+
+class TransformersInvoker(Invoker):
+    """One prompt of a run with several, and the block that sees its rows."""
+
+    _tokens: Tokens | None = None
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of this prompt: what they are, and which the model sees in this step.
+
+        Raises:
+            PromptError: `bad-prompt`. The run has not begun.
+        """
+        if self._tokens is None:
+            raise _no_tokens()
+        return self._tokens
 
 
 class TransformersTracer(ModelTracer):
     """Runs a block in step with a forward or a generation of a model of transformers."""
 
     _tokens: Tokens | None = None
+    _common: dict[str, Any]
+    """Options given to the trace, for all its invokes."""
 
     @property
     def tokens(self) -> Tokens:
@@ -28,16 +62,22 @@ class TransformersTracer(ModelTracer):
             PromptError: `bad-prompt`. The run has no input yet.
         """
         if self._tokens is None:
-            raise PromptError(
-                "this run has no tokens yet",
-                why="the inputs of a trace are known when its first value has been asked for",
-                fix="ask for a value of the model first, for example model.embed.output",
-            )
+            raise _no_tokens()
         return self._tokens
+
+    def invoke(self, *args: Any, **kwargs: Any) -> TransformersInvoker:
+        """Give a prompt its own block: `with tracer.invoke("text"): ...`.
+
+        Args:
+            *args: The prompt, as for `trace`; none: the block sees the rows of all.
+            **kwargs: Labels, masks and options, as for `trace`.
+        """
+        return TransformersInvoker(self, *args, **kwargs)
 
     def execute(self, body: Body) -> object:
         """Run *body* in step with the model; its weights are loaded first if they are not."""
         model: Any = self.model
+        self._common = {}
         model.root.dispatch()
         model.root._begin_run(self)
         return super().execute(body)
@@ -45,11 +85,13 @@ class TransformersTracer(ModelTracer):
     def call(self) -> Any:
         """Make the call without a block; the weights are loaded first if they are not."""
         model: Any = self.model
+        self._common = {}
         model.root.dispatch()
         return super().call()
 
     def _call(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         function, args, kwargs = super()._call()
+        kwargs = {**self._common, **kwargs}
         tokens = self._tokens
         if tokens is None or getattr(function, "__name__", "") != "generate":
             return function, args, kwargs
@@ -61,6 +103,25 @@ class TransformersTracer(ModelTracer):
             return result
 
         return generate, args, kwargs
+
+    def _next_group(self, model: Traceable) -> Sequence[Invoker]:
+        whole: Any = model.root
+        options = {key: value for key, value in self._common.items() if key not in _ONCE}
+        for each in self._invokes:
+            if each.has_input and not (each.args and isinstance(each.args[0], Prompt)):
+                prompt = whole._read(each.args, each.kwargs)
+                prompt.options = {**options, **prompt.options}
+                each.args, each.kwargs = (prompt,), {}
+        started = super()._next_group(model)
+        given = [each for each in started if each.has_input]
+        prompts = [each.args[0] for each in given]
+        if prompts:
+            merged = whole._reader.merge(prompts, generating=self.fn == "generate")
+            self._tokens = whole._count_tokens(merged, self)
+        for each, rows in zip(given, rows_of(prompts), strict=True):
+            if self._tokens is not None and isinstance(each, TransformersInvoker):
+                each._tokens = self._tokens.rows(rows)
+        return started
 
     def _forwards(self) -> int:
         """The number of the forward that runs now, from 0; -1 before the first."""
