@@ -23,14 +23,16 @@ from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes as unset_modes
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from .fakemode import MAX_KNOWN_ELEMENTS, AsksForValues, FloatsFake, is_float
 from .values import map_tensors
 
 _TURN: Final = threading.RLock()
 _CONTAINERS: Final = (list, dict, set)
+_RECORDS: Final = "_output_capturing_hooks_installed"
 
 
 class FakeRun:
@@ -73,6 +75,9 @@ class FakeRun:
             raise RuntimeError(message)
         with ExitStack() as stack:
             stack.enter_context(_TURN)
+            if any(isinstance(mode, FloatsFake) for mode in _get_current_dispatch_mode_stack()):
+                # A fake run inside another one: what is fake already is a tensor like any other.
+                stack.enter_context(unset_modes())
             stack.enter_context(_random_state())
             stack.enter_context(_quiet())
             stack.enter_context(_module_state(self.module, self._present))
@@ -110,7 +115,7 @@ class FakeRun:
             )
 
     def _present_input(self, tensor: Tensor) -> Tensor:
-        if is_float(tensor) or tensor.is_meta:
+        if is_float(tensor) or tensor.is_meta or isinstance(tensor, FakeTensor):
             return self._present(tensor)
         device = self.device or tensor.device
         return self.mode.known(tensor.detach().to("cpu", copy=True), device)
@@ -131,7 +136,8 @@ class FakeRun:
                     else self.mode.known(tensor.detach().to("cpu"), device)
                 )
             return self.mode.make_up(tensor, device)
-        if tensor.layout is torch.strided and tensor.device.type in {"cpu", "cuda", "meta"}:
+        plain = tensor.layout is torch.strided and tensor.device.type in {"cpu", "cuda", "meta"}
+        if plain or isinstance(tensor, FakeTensor):
             fake: Tensor = self.mode.stand_in(tensor, device)
         else:
             fake = self.fake_mode.from_tensor(tensor, static_shapes=True)
@@ -242,10 +248,13 @@ def _module_state(module: nn.Module, present: Callable[[Tensor], Tensor]) -> Ite
         yield
     finally:
         for container, before in reversed(saved):
-            _put_back(container, before)
+            if _RECORDS in container and isinstance(container, dict):
+                # transformers has put its recording hooks on, for good; the mark stays with them.
+                before[_RECORDS] = container[_RECORDS]
+            put_back(container, before)
 
 
-def _put_back(container: Any, before: Any) -> None:
+def put_back(container: Any, before: Any) -> None:
     """Give a built-in container its items back, touching only what differs."""
     if isinstance(container, list):
         if len(container) != len(before) or any(
