@@ -44,6 +44,7 @@ from .operations import (
 )
 from .resolve import (
     LOOK,
+    begin,
     call_special,
     look,
     look_spread,
@@ -156,6 +157,9 @@ def _way_of(kind: type, name: str) -> Callable[[Any], Driven | None] | None:
             return found.ask_get  # type: ignore[no-any-return]
         if do.is_data_descriptor(type(found)):
             if special(kind, "__getattr__") is MISSING and getattribute is OBJECT_GETATTRIBUTE:
+                if type(found) is property:
+                    getter = found.fget
+                    return lambda obj: begin(getter, obj)
                 return lambda obj: do.descriptor_get(found, obj, kind)
             return lambda obj: do.get_attr(obj, name)
 
@@ -261,12 +265,13 @@ def _binary(op: int) -> Guard:
     extends = is_inplace and name in ("add", "or")
 
     def guard(left: Any, right: Any) -> Driven | None:
-        kind, other = type(left), type(right)
+        kind = type(left)
         try:
-            if kind in plain and other in plain and not (extends and other is not kind):
+            if kind in plain and type(right) in plain and (not extends or type(right) is kind):
                 return None
         except TypeError:
             pass
+        other = type(right)
         asking = False
         for each in (kind,) if kind is other else (kind, other):
             if any(special_asks(each, method) for method in names):

@@ -26,7 +26,7 @@ from .items import (
     delegate_steps,
     is_virtual,
 )
-from .resolve import bind, call, call_special
+from .resolve import begin, bind, call, call_special
 from .special import (
     MISSING,
     asks,
@@ -89,7 +89,7 @@ def descriptor_get(found: Any, obj: Any, owner: type) -> Driven:
     if method is _PROPERTY["__get__"] and obj is not None:
         getter = _PROPERTY_PARTS["__get__"](found)
         if getter is not None:
-            return call(getter, obj)
+            return begin(getter, obj)
     return call_special(method, found, obj, owner)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 from inspect import CO_GENERATOR
@@ -40,7 +41,7 @@ from .special import (
     special,
     special_asks,
 )
-from .twins import judge, twin_function
+from .twins import judge, may_overflow, twin_function
 
 Virtual = Callable[..., Driven]
 
@@ -131,8 +132,44 @@ class _Look:
 LOOK: Final = _Look()
 
 
+_READY: dict[FunctionType, tuple[Any, Any, Virtual]] = {}
+"""Functions without cells, met in this run: (code, defaults, what is called in their place)."""
+on_forget(_READY.clear)
+
+_ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, type(None), range, slice})
+"""Types of arguments that no stand-in and no callback rule is for."""
+
+
 def resolve_in_place(callable_: Any) -> Any:
     """As `resolve`, for a call with arguments: `LOOK` where `look` must see them."""
+    # The cases that calls in loops are made of, without a further call.
+    kind = type(callable_)
+    if kind is FunctionType:
+        ready = _READY.get(callable_)
+        if (
+            ready is not None
+            and ready[0] is callable_.__code__
+            and ready[1] is callable_.__defaults__
+        ):
+            return ready[2]
+        if callable_ in _CONDITIONAL:
+            return LOOK
+    elif kind is MethodType:
+        function = callable_.__func__
+        if type(function) is FunctionType:
+            ready = _READY.get(function)
+            if (
+                ready is not None
+                and ready[0] is function.__code__
+                and ready[1] is function.__defaults__
+            ):
+                return MethodType(ready[2], callable_.__self__)
+    elif kind is BuiltinFunctionType:
+        if callable_ in STANDINS:
+            return LOOK
+        if callable_.__name__ not in _METHODS or _builtin(callable_) is None:
+            return None
+        return LOOK
     virtual = resolve(callable_)
     if virtual is None:
         return None
@@ -144,6 +181,28 @@ def resolve_in_place(callable_: Any) -> Any:
 
 def resolve_bare(callable_: Any) -> Any:
     """As `resolve`, for a call without arguments: nothing is handed over that could ask."""
+    kind = type(callable_)
+    if kind is FunctionType:
+        ready = _READY.get(callable_)
+        if (
+            ready is not None
+            and ready[0] is callable_.__code__
+            and ready[1] is callable_.__defaults__
+        ):
+            return ready[2]
+    elif kind is MethodType:
+        function = callable_.__func__
+        if type(function) is FunctionType:
+            ready = _READY.get(function)
+            if (
+                ready is not None
+                and ready[0] is function.__code__
+                and ready[1] is function.__defaults__
+            ):
+                return MethodType(ready[2], callable_.__self__)
+    elif kind is BuiltinFunctionType and callable_.__name__ not in _METHODS:
+        standin = STANDINS.get(callable_)
+        return standin if standin is not None and _chosen(standin, (), {}) else None
     virtual = resolve(callable_)
     return None if virtual is None or not _chosen(virtual, (), {}) else virtual
 
@@ -158,6 +217,18 @@ def look(names: tuple[str, ...]) -> Callable[..., Virtual | None]:
     count = len(names)
 
     def looks(callable_: Any, *values: Any) -> Virtual | None:
+        kind = type(callable_)
+        if kind is FunctionType or kind is type or kind is BuiltinFunctionType:
+            try:
+                for value in values:
+                    if type(value) not in _ATOMS:
+                        break
+                else:
+                    # A method of a C object has its object beside the arguments.
+                    if kind is not BuiltinFunctionType or callable_.__name__ not in _METHODS:
+                        return None
+            except TypeError:
+                pass
         virtual = resolve(callable_)
         if virtual is None:
             return None
@@ -175,7 +246,7 @@ def look_spread(callable_: Any, args: Any, kwargs: Any = None) -> Virtual | None
     virtual = resolve(callable_)
     if virtual is None:
         return None
-    if type(args) is not tuple and type(args) is not list:
+    if type(args) not in (tuple, list) or (kwargs is not None and type(kwargs) is not dict):
         # An iterator can be read once only, and that is the call's part.
         return virtual
     return virtual if _chosen(virtual, tuple(args), dict(kwargs or {})) else None
@@ -210,6 +281,13 @@ def resolve(callable_: Any) -> Virtual | None:
     """
     kind = type(callable_)
     if kind is FunctionType:
+        ready = _READY.get(callable_)
+        if (
+            ready is not None
+            and ready[0] is callable_.__code__
+            and ready[1] is callable_.__defaults__
+        ):
+            return ready[2]
         if judge(callable_.__code__):
             return _rewritten(callable_)
         return _library_function(callable_)
@@ -229,11 +307,22 @@ def _rewritten(function: FunctionType) -> Virtual | None:
     code = function.__code__
     by_hand = HAND_WRITTEN.get(id(code))
     if by_hand is not None:
+        _READY[function] = (code, function.__defaults__, by_hand[1])
         return by_hand[1]
     twin = twin_function(function)
-    if twin is not None and code.co_flags & CO_GENERATOR:
-        return wrapper_of(function, twin)
-    return twin
+    if twin is None:
+        return None
+    virtual = wrapper_of(function, twin) if code.co_flags & CO_GENERATOR else twin
+    # A function with cells, and one made inside another with defaults, holds somebody's values:
+    # keeping it for the run would keep those.
+    if (
+        function.__closure__ is None
+        and function.__kwdefaults__ is None
+        and (function.__defaults__ is None or "<locals>" not in code.co_qualname)
+        and not may_overflow()
+    ):
+        _READY[function] = (code, function.__defaults__, virtual)
+    return virtual
 
 
 def _library_function(function: FunctionType) -> Virtual | None:
@@ -398,12 +487,19 @@ def instantiate(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
         new = new.__func__
     elif type(new) is not FunctionType and type(new) is not BuiltinFunctionType:
         new = new.__get__(None, cls) if lookup(type(new), "__get__") is not MISSING else new
-    made = yield from call(new, cls, *args, **kwargs)
+    if type(new) is BuiltinFunctionType and new not in STANDINS:
+        made = new(cls, *args, **kwargs)
+    else:
+        made = yield from call(new, cls, *args, **kwargs)
     kind = type(made)
     if not inherits(cls, kind):
         return made
     init = special(kind, "__init__")
-    result = yield from call_special(init, made, *args, **kwargs)
+    virtual = resolve(init) if type(init) is FunctionType else None
+    if virtual is not None:
+        result = yield from virtual(made, *args, **kwargs)
+    else:
+        result = yield from call_special(init, made, *args, **kwargs)
     if result is not None:
         message = f"__init__() should return None, not '{type(result).__name__}'"
         raise TypeError(message)
@@ -506,6 +602,21 @@ def _cache_key(mark: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, type
         key += tuple(type(value) for value in args)
         key += tuple(type(value) for value in kwargs.values())
     return key
+
+
+def _limit_changes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    # What is ready skips the check of the depth.
+    _READY.clear()
+    return False
+
+
+register(sys.setrecursionlimit, call, when=_limit_changes)
+
+
+def begin(function: Any, /, *args: Any) -> Driven:
+    """As `call`, without a generator of its own in between where *function* is rewritten."""
+    virtual = resolve(function)
+    return call(function, *args) if virtual is None else virtual(*args)
 
 
 def carrier_of(value: object) -> Carrier:

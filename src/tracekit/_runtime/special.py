@@ -91,10 +91,18 @@ def special(kind: type, name: str) -> Any:
 
 def special_asks(kind: type, name: str) -> bool:
     """Say whether the special method *name* of *kind* may ask."""
-    found = special(kind, name)
-    return found is not MISSING and asks(found)
+    try:
+        return _VERDICTS[kind, name]
+    except KeyError:
+        found = lookup(kind, name)
+        verdict = _VERDICTS[kind, name] = found is not MISSING and asks(found)
+        return verdict
+    except TypeError:  # a metaclass without hash
+        found = lookup(kind, name)
+        return found is not MISSING and asks(found)
 
 
+_VERDICTS: dict[tuple[type, str], bool] = {}
 _DEEP: Final = 4
 
 
@@ -132,7 +140,7 @@ def asks(value: object, depth: int = 0) -> bool:
     kind = type(value)
     if kind is FunctionType:
         return function_asks(value, depth)  # type: ignore[arg-type]
-    if kind is BuiltinFunctionType or depth > _DEEP:
+    if kind is types.WrapperDescriptorType or kind is BuiltinFunctionType or depth > _DEEP:
         return False
     any_value: Any = value
     if kind is MethodType or kind is staticmethod or kind is classmethod:
@@ -271,6 +279,7 @@ def forget() -> None:
         plain.discard(kind)
     _OF_A_RUN.clear()
     _FOUND.clear()
+    _VERDICTS.clear()
     for function in _ON_FORGET:
         function()
     twins.forget()

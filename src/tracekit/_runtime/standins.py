@@ -32,7 +32,7 @@ from .class_bodies import start_class_body
 from .items import Driven, ObjectIterator
 from .operations import advance, drain, iterates, open_iter, text_asks
 from .resolve import call, call_special, clear_beside, register, resolve
-from .special import MISSING, any_can_ask, asks, can_ask, lookup, special, special_asks
+from .special import MISSING, any_can_ask, asks, can_ask, lookup, remember, special, special_asks
 from .twins import passes_calls_on
 
 _MISSING: Final = object()
@@ -556,9 +556,22 @@ def one_method(
     target: Callable[..., Any], names: tuple[str, ...], perform: Callable[..., Driven]
 ) -> None:
     """Register *perform* for *target*, where its first argument's special methods may ask."""
+    plain: set[type] = set()
 
     def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return bool(args) and any(special_asks(type(args[0]), name) for name in names)
+        if not args:
+            return False
+        kind = type(args[0])
+        try:
+            if kind in plain:
+                return False
+        except TypeError:
+            pass
+        for name in names:
+            if special_asks(kind, name):
+                return True
+        remember(plain, kind)
+        return False
 
     register(target, perform, when=when)
 

@@ -288,7 +288,7 @@ def twin_function(function: FunctionType) -> Callable[..., Any] | None:
         A function of our own with the same globals, defaults and closure; *function* itself is
         not touched. `None` where no twin can be made.
     """
-    if NESTED_GENERATORS_USE_THE_C_STACK and sys.getrecursionlimit() > _c_levels:
+    if may_overflow():
         _check_depth()
     code = function.__code__
     kept = _KEPT_FUNCTIONS.get(function)
@@ -338,6 +338,11 @@ def _count_c_levels() -> int:
 
 
 _c_levels = _count_c_levels()
+
+
+def may_overflow() -> bool:
+    """Say whether the depth of nested twins must be checked at each call."""
+    return NESTED_GENERATORS_USE_THE_C_STACK and sys.getrecursionlimit() > _c_levels
 
 
 def _check_depth() -> None:
