@@ -20,8 +20,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import strategies
+from stackdepth import needed_depth
 
 from tracekit import testing
+from tracekit._bytecode import generator
 
 SLOW_S = 0.5
 HANGS_S = 20
@@ -34,6 +36,22 @@ class TooLong(BaseException):
 
 def _too_long(signal_number, frame):
     raise TooLong
+
+
+_assemble = generator.assemble
+
+
+def _assemble_and_measure(program, extra_stack=0):
+    """Check that a twin claims the stack that it needs: a crash would come much later."""
+    code, offsets = _assemble(program, extra_stack)
+    needed = needed_depth(code)
+    if needed > code.co_stacksize:
+        TOO_SMALL.append(f"{code.co_qualname} needs {needed} slots, claims {code.co_stacksize}")
+    return code, offsets
+
+
+generator.assemble = _assemble_and_measure
+TOO_SMALL: list[str] = []
 
 
 def runs_inline(text: str) -> bool:
@@ -52,6 +70,7 @@ def difference(text: str) -> str | None:
     """What differs between inline and traced, or None."""
     faulthandler.dump_traceback_later(HANGS_S, exit=True)
     residue = testing.Residue()
+    TOO_SMALL.clear()
     try:
         outcome = testing.same_as_inline(text, may_refuse=True)
         residue.check()
@@ -61,6 +80,8 @@ def difference(text: str) -> str | None:
         return f"{type(error).__qualname__}: {error}"
     finally:
         faulthandler.cancel_dump_traceback_later()
+    if TOO_SMALL:
+        return f"stack {TOO_SMALL}"
     if outcome.refused is not None:
         REFUSED.append(outcome.refused.slug)
     return None

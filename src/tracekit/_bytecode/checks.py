@@ -123,8 +123,11 @@ from .shapes import calls_with_self
 
 Guard = Callable[..., Generator[Any, Any, Any] | None]
 
-EXTRA_STACK: Final = 8
-"""Stack slots that the longest of these sequences needs above the program's own."""
+_EXTRA_STACK: Final = 8
+"""Stack slots that the longest of these sequences needs above the program's own.
+
+Those that look at a call's arguments need one more for each argument.
+"""
 
 _RESUME_AFTER_YIELD: Final = 1
 _RESUME_AFTER_SEND: Final = 2
@@ -181,7 +184,7 @@ def instrument(
     *,
     is_generator: bool,
     shared: Mapping[str, int] = NOTHING_SHARED,
-) -> None:
+) -> int:
     """Put the checks into *program*, in place.
 
     Args:
@@ -192,8 +195,13 @@ def instrument(
             out items.
         shared: Names that several blocks of one run use: name -> slot of its variable, or -1.
             Loads of them may suspend, stores to them are reported.
+
+    Returns:
+        How many stack slots the checks need above the program's own.
     """
-    _Instrumenter(program, hooks, is_generator=is_generator, shared=shared).run(depth)
+    instrumenter = _Instrumenter(program, hooks, is_generator=is_generator, shared=shared)
+    instrumenter.run(depth)
+    return _EXTRA_STACK + instrumenter.most_copied
 
 
 @lru_cache(maxsize=None)
@@ -294,6 +302,7 @@ class _Instrumenter:
         self.keyword_names = -1
         self.previous = -1
         self.with_self: set[Instr] = set()
+        self.most_copied = 0
 
     def run(self, depth: int) -> None:
         program = self.program
@@ -465,6 +474,7 @@ class _Instrumenter:
         self.emit(COPY, 1)
         self.emit(POP_JUMP_IF_NONE, straight)
         if count:
+            self.most_copied = max(self.most_copied, count)
             self.emit(COPY, 1)
             self.const(self.hooks.look_marker)
             self.emit(IS_OP, 0)

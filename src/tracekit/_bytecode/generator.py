@@ -17,7 +17,7 @@ from types import CodeType
 from typing import Final
 
 from .._protocol import UNBOUND
-from .checks import EXTRA_STACK, Hooks, instrument
+from .checks import Hooks, instrument
 from .assemble import assemble
 from .cut import Cut
 from .facts import CACHE_UNITS, CALLS_HAVE_PRECALL
@@ -123,12 +123,12 @@ def make_twin(code: CodeType, hooks: Hooks) -> Twin:
     # A generator's own RETURN_GENERATOR, POP_TOP lie in `rest`, and the None it is sent first
     # is on the stack between them.
     program.instrs = rest
-    instrument(program, hooks, 0, is_generator=is_generator)
+    extra = instrument(program, hooks, 0, is_generator=is_generator)
     carry = hooks.carry_generator if is_generator else hooks.carry
     _guard(program, carry)
     program.instrs = prologue + program.instrs
     program.changes["co_flags"] = code.co_flags | inspect.CO_GENERATOR
-    made, offsets = assemble(program, EXTRA_STACK)
+    made, offsets = assemble(program, extra)
     return Twin(made, code, offsets)
 
 
@@ -160,7 +160,7 @@ def make_body_twin(cut: Cut, hooks: Hooks, shared: frozenset[str] = frozenset())
     slots = {name: index for index, name in enumerate((*names, *cut.frees))}
     places = {name: slots.get(name, -1) for name in shared}
     _check_locals(program)
-    instrument(program, hooks, depth, is_generator=False, shared=places)
+    extra = instrument(program, hooks, depth, is_generator=False, shared=places)
     start: list[Instr | Label] = []
     if cut.frees:
         start.append(Instr(COPY_FREE_VARS, len(cut.frees)))
@@ -183,7 +183,7 @@ def make_body_twin(cut: Cut, hooks: Hooks, shared: frozenset[str] = frozenset())
     _guard(program, hooks.carry)
     program.instrs = start + program.instrs
     program.changes["co_flags"] |= inspect.CO_GENERATOR
-    made, offsets = assemble(program, EXTRA_STACK)
+    made, offsets = assemble(program, extra)
     return Twin(made, cut.code, offsets)
 
 
