@@ -77,7 +77,12 @@ class Base:
 
 @row
 def function_call():
-    return helper(1), helper(1, 2, 3, scale=4), helper(x=5, a=1, b=2), helper(*[1, 2], **{"scale": 3})
+    return (
+        helper(1),
+        helper(1, 2, 3, scale=4),
+        helper(x=5, a=1, b=2),
+        helper(*[1, 2], **{"scale": 3}),
+    )
 
 
 @row
@@ -632,9 +637,33 @@ _fill("iadd", lambda n: lambda self, other: want((n, self.v, other)))
 def operators():
     a, b = Num(1), Num(2)
     return (
-        [a + b, a - b, a * b, a / b, a // b, a % b, a**b, a @ b, a & b, a | b, a ^ b, a << b, a >> b],
+        [
+            a + b,
+            a - b,
+            a * b,
+            a / b,
+            a // b,
+            a % b,
+            a**b,
+            a @ b,
+            a & b,
+            a | b,
+            a ^ b,
+            a << b,
+            a >> b,
+        ],
         [a + 1, 1 + a, 1 - a, 2 * a, 2 / a, 2 // a, 2 % a, 2**a, 2 @ a, 2 & a, 2 | a, 2 ^ a],
-        [2 << a, 2 >> a, [1] + a, [1] * a, "x" + a, (1,) * a, divmod(a, 2), divmod(2, a), pow(a, 2)],
+        [
+            2 << a,
+            2 >> a,
+            [1] + a,
+            [1] * a,
+            "x" + a,
+            (1,) * a,
+            divmod(a, 2),
+            divmod(2, a),
+            pow(a, 2),
+        ],
         [a < b, a <= b, a > b, a >= b, a == b, a != b, 1 < a, 1 == a, 1 != a],
         [-a, +a, ~a, abs(a), int(a), float(a), round(a), round(a, 2), hash(a)],
         [math.floor(a), math.ceil(a), math.trunc(a), operator.index(a)],
@@ -938,7 +967,12 @@ def not_iterable():
         def __iter__(self):
             return want(5)
 
-    for f in (lambda: list(Bad()), lambda: [x for x in Bad()], lambda: iter(Bad()), lambda: (*Bad(),)):
+    for f in (
+        lambda: list(Bad()),
+        lambda: [x for x in Bad()],
+        lambda: iter(Bad()),
+        lambda: (*Bad(),),
+    ):
         try:
             out.append(f())
         except TypeError as error:
@@ -1192,7 +1226,12 @@ def generator_delegation():
 
     g = outer(inner())
     out = [next(g), g.throw(KeyError()), list(g)]
-    out += [list(outer(It())), list(outer("ab")), list(outer(map(want, [1]))), list(outer(range(2)))]
+    out += [
+        list(outer(It())),
+        list(outer("ab")),
+        list(outer(map(want, [1]))),
+        list(outer(range(2))),
+    ]
     try:
         list(outer(5))
     except TypeError as error:
@@ -1430,6 +1469,42 @@ def texts():
 
 
 @row
+def texts_from_templates():
+    class T:
+        def __str__(self):
+            return want("str")
+
+        def __repr__(self):
+            return want("repr")
+
+        @property
+        def p(self):
+            return want("property")
+
+    t = T()
+    return (
+        "%s %r %5.1f%% %s" % (t, t, 1.25, 2), "%s" % t, "%(k)s %(k)r" % {"k": t}, "%*d %s" % (5, 3, t),
+        "{} {!r:>6} {k} {k.p} {x[a]:.2f}".format(t, t, k=t, x={"a": 1.5}), "{:d}".format(3),
+        "%-8s|" % t, "%s" % (t,), "%s %s" % ("a", 1), 7 % 4, "%d" % 3,
+    )  # fmt: skip
+
+
+@row
+def template_errors():
+    class T:
+        def __str__(self):
+            return want("str")
+
+    out = []
+    for f in (lambda: "%s %s" % T(), lambda: "%d" % T(), lambda: "%s" % (T(), T())):
+        try:
+            out.append(f())
+        except TypeError as error:
+            out.append(str(error))
+    return out
+
+
+@row
 def text_errors():
     class Bad:
         def __repr__(self):
@@ -1438,7 +1513,12 @@ def text_errors():
         __str__ = __format__ = __repr__
 
     out = []
-    for f in (lambda: str(Bad()), lambda: repr(Bad()), lambda: f"{Bad()!r}", lambda: f"{Base(1):x}"):
+    for f in (
+        lambda: str(Bad()),
+        lambda: repr(Bad()),
+        lambda: f"{Bad()!r}",
+        lambda: f"{Base(1):x}",
+    ):
         try:
             out.append(f())
         except TypeError as error:
@@ -1692,7 +1772,16 @@ def caches():
             return want(x)
 
     c = C()
-    out = [unbounded(1), unbounded(1), unbounded("1"), bounded(1), bounded(1), bounded(2), bounded(3), bounded(1)]
+    out = [
+        unbounded(1),
+        unbounded(1),
+        unbounded("1"),
+        bounded(1),
+        bounded(1),
+        bounded(2),
+        bounded(3),
+        bounded(1),
+    ]
     out += [bounded(1, k=2), fib(7), c.m(1), c.m(1)]
     bounded.cache_clear()
     out.append(bounded(1))
@@ -1730,7 +1819,15 @@ def singledispatch():
 @row
 def builtin_functions_that_do_not_ask():
     xs = [1, 2]
-    return len(xs), isinstance(1, int), getattr(xs, "pop")(), str(5), int("7"), sorted([2, 1]), locals()["xs"]
+    return (
+        len(xs),
+        isinstance(1, int),
+        getattr(xs, "pop")(),
+        str(5),
+        int("7"),
+        sorted([2, 1]),
+        locals()["xs"],
+    )
 
 
 @row

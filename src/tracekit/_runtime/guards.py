@@ -258,6 +258,24 @@ def _write_asks(kind: type, name: str, method: str, default: Any, slot: str) -> 
 def _binary(op: int) -> Guard:
     """The guard of BINARY_OP with this oparg."""
     is_inplace = op >= len(do.BINARY)
+    if do.BINARY[op % len(do.BINARY)][1] == "mod":
+        return _percent(op, is_inplace=is_inplace)
+    return _operator(op, is_inplace=is_inplace)
+
+
+def _percent(op: int, *, is_inplace: bool) -> Guard:
+    """The guard of `%`, which shows things when its left side is a string."""
+    number = _operator(op, is_inplace=is_inplace)
+
+    def guard(left: Any, right: Any) -> Driven | None:
+        if type(left) is not str:
+            return number(left, right)
+        return do.percent(left, right) if do.percent_asks(right) else number(left, right)
+
+    return guard
+
+
+def _operator(op: int, *, is_inplace: bool) -> Guard:
     _, name, _, _ = do.BINARY[op % len(do.BINARY)]
     plain: set[type] = set(_NUMBERS)
     names = (f"__{name}__", f"__r{name}__", *([f"__i{name}__"] if is_inplace else ()))

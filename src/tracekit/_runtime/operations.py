@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import operator
+import re
 from collections.abc import Callable
 from types import FunctionType, WrapperDescriptorType
 from typing import Any, Final
@@ -584,7 +585,7 @@ class _Old:
         raise IndexError
 
 
-_OLD_ITERATOR: Final = type(iter(_Old()))  # type: ignore[call-overload]
+_OLD_ITERATOR: Final = type(iter(_Old()))
 
 
 def _by_index(obj: Any) -> Driven:
@@ -783,6 +784,62 @@ def formatted(conversion: str, obj: Any, spec: str = "") -> Driven:
         if conversion == "a":
             text = text.encode("ascii", "backslashreplace").decode("ascii")
     return format(text, spec) if spec else text
+
+
+class _Shown:
+    """Has a given `repr`."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+_PERCENT: Final = re.compile(
+    r"%(?:\((?P<key>[^)]*)\))?[#0\- +]*(?P<width>\*|\d+)?(?:\.(?P<precision>\*|\d+)?)?[hlL]?(?P<kind>.)",
+    re.DOTALL,
+)
+
+
+def percent_asks(values: Any) -> bool:
+    """Say whether `text % values` may ask, because of what is shown."""
+    if type(values) is tuple:
+        return any(text_asks(value) for value in values)
+    if type(values) is dict:
+        return any(text_asks(value) for value in values.values())
+    return text_asks(values)
+
+
+def percent(text: str, values: Any) -> Driven:
+    """`text % values`: what asks is made text first, in order; the rest is `%`'s."""
+    keyed = not isinstance(values, tuple) and special(type(values), "__getitem__") is not MISSING
+    given = list(values) if isinstance(values, tuple) else [values]
+    made: dict[str, Any] = {}
+    index = 0
+    for match in _PERCENT.finditer(text):
+        kind, key = match["kind"], match["key"]
+        if kind == "%":
+            continue
+        if key is not None and keyed:
+            made[key] = yield from _shown(kind, (yield from subscr(values, key)))
+            continue
+        index += (match["width"] == "*") + (match["precision"] == "*")
+        if index < len(given):
+            given[index] = yield from _shown(kind, given[index])
+        index += 1
+    if made:
+        return _straight(operator.mod, text, made)
+    return _straight(operator.mod, text, tuple(given))
+
+
+def _shown(kind: str, value: Any) -> Driven:
+    """What may take the place of *value* under `%kind`."""
+    if not text_asks(value):
+        return value
+    if kind == "s":
+        return (yield from to_str(value))
+    return _Shown((yield from to_repr(value))) if kind in "ra" else value
 
 
 # -- match --------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import collections
 import functools
 import math
 import operator
+import string
 import types
 import typing
 from collections.abc import Callable
@@ -684,6 +685,24 @@ one_method(
     _simple("__index__", int, "__index__ returned non-int (type {})"),
 )
 register(print, _print, when=lambda args, _: any(text_asks(value) for value in args))
+
+
+def _text_format(text: str, /, *args: Any, **kwargs: Any) -> Driven:
+    """`str.format`, by the class that does the same in Python."""
+    return call(string.Formatter().vformat, text, args, kwargs)
+
+
+def _format_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if not args or not isinstance(args[0], str):
+        return False
+    values = (*args[1:], *kwargs.values())
+    reaches_in = "." in args[0] or "[" in args[0]
+    return any(text_asks(value) or (reaches_in and can_ask_or_has(value)) for value in values)
+
+
+register(str.format, _text_format, when=_format_may_ask)
+for _name in ("vformat", "_vformat", "get_value", "get_field", "format_field", "convert_field"):
+    passes_calls_on(lookup(string.Formatter, _name))
 
 
 def _divmod(left: Any, right: Any, /) -> Driven:
