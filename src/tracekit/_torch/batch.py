@@ -303,7 +303,8 @@ def split_rows(counts: Sequence[int], max_rows: int | None) -> list[list[int]]:
 # Values.
 
 
-def _rows_of(tensor: Tensor, rows: slice, axes: Axes) -> Tensor:
+def rows_of(tensor: Tensor, rows: slice, axes: Axes) -> Tensor:
+    """Give a view of one invoke's rows; the tensor itself if it has no batch axis."""
     for axis, per_input in axes:
         tensor = tensor.narrow(axis, rows.start * per_input, (rows.stop - rows.start) * per_input)
     return tensor
@@ -313,7 +314,7 @@ def _part(tensor: Tensor, rows: slice, axes: Axes) -> tuple[Tensor, bool]:
     """Give one invoke's rows of a tensor, and whether they are a view."""
     if not axes:
         return tensor.clone(), False
-    mine = _rows_of(tensor, rows, axes)
+    mine = rows_of(tensor, rows, axes)
     if torch.is_grad_enabled() and (tensor.is_floating_point() or tensor.is_complex()):
         return mine.clone(), False
     return mine, True
@@ -379,7 +380,7 @@ def _splice(tensor: Tensor, parts: list[tuple[slice, Tensor]], axes: Axes) -> Te
     if len(axes) > 1:
         whole = tensor.clone()
         for rows, part in parts:
-            _rows_of(whole, rows, axes).copy_(part)
+            rows_of(whole, rows, axes).copy_(part)
         return whole
     axis, per_input = axes[0]
     pieces: list[Tensor] = []
@@ -413,7 +414,7 @@ def _check(value: Any, rows: slice, new: Any, rule: AxisRule, leaf: Leaf) -> Non
             if not (isinstance(new, Tensor) and (new is value or _equal(new, value))):
                 raise _no_batch_axis(leaf, value)
             return
-        wanted = _rows_of(value, rows, axes)
+        wanted = rows_of(value, rows, axes)
         if (
             not isinstance(new, Tensor)
             or new.shape != wanted.shape
