@@ -12,6 +12,7 @@ the host's affair; see `Host`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from .._protocol import Abort, Raised
@@ -42,6 +43,10 @@ NOTHING: Final = object()
 """What `visit` is given at a site that has no value of its own."""
 
 _ABORTS_BEFORE_CLOSE = 100
+
+
+Recorder = Callable[["Key", int, Any], None]
+"""Called with path and port, the visit, and the value with which the model goes on."""
 
 
 class EndRun(BaseException):
@@ -80,7 +85,7 @@ class Host:
         """See to it that the request's site will be visited, or say why it cannot be."""
         return None
 
-    def handed_out(self, worker: Worker, site: Site, value: object) -> None:
+    def handed_out(self, worker: Worker, standing: Standing, value: object) -> None:
         """A body got *value* by a read."""
 
     def part(self, worker: Worker, standing: Standing) -> object:
@@ -104,25 +109,33 @@ class Host:
         return ("", "", "")
 
 
+_NO_HOST: Final = Host()
+
+
 class Standing:
     """The site where the model stands now, and what the bodies made of its value.
 
     Attributes:
         key: Path and port.
-        site: The same with the visit.
+        visit: How many times the model was here before.
         value: What stands there.
         shared: What the host keeps while several bodies see a part each; `None` if none did.
         skips: Which bodies let the module not run, with the outputs that they gave.
     """
 
-    __slots__ = ("key", "shared", "site", "skips", "value")
+    __slots__ = ("key", "shared", "skips", "value", "visit")
 
     def __init__(self, key: Key, visit: int, value: object) -> None:
         self.key = key
-        self.site = Site(key[0], key[1], visit)
+        self.visit = visit
         self.value = value
         self.shared: Any = None
-        self.skips: list[tuple[Worker, object]] = []
+        self.skips: list[tuple[Worker, object]] | None = None
+
+    @property
+    def site(self) -> Site:
+        """The path, the port and the visit."""
+        return Site(*self.key, self.visit)
 
 
 class Interleaver:
@@ -135,6 +148,7 @@ class Interleaver:
         wanted: How many bodies wait at each path and port. A site that is not in it may be
             passed without a call of `visit`.
         watched: Modules whose calls must be announced with `entered`.
+        recorders: What is shown the values of a site, when all bodies are done with them.
         standing: Where the model stands, while bodies are served.
         current: The body that runs at this moment.
         ended: The run is to end: a body failed, or stopped it.
@@ -156,6 +170,7 @@ class Interleaver:
         self.workers: list[Worker] = []
         self.wanted: dict[Key, int] = {}
         self.watched: set[str] = set()
+        self.recorders: dict[Key, list[Recorder]] = {}
         self.clocks: dict[str, Clock] = {}
         self.passed: list[tuple[Key, int]] = []
         self.writes: list[tuple[Site, str]] = []
@@ -215,9 +230,22 @@ class Interleaver:
                 value = self._settled(standing)
             finally:
                 self.standing = outer
+            if key in self.recorders and self.failure is None:
+                self.recorded(key, visit, value)
             if self.ended:
                 raise EndRun
+        elif key in self.recorders:
+            self.recorded(key, visit, value)
         return value
+
+    def record(self, path: str, port: str, recorder: Recorder) -> None:
+        """Show *recorder* each value at a site from now on, when all bodies are done with it."""
+        self.recorders.setdefault((path, port), []).append(recorder)
+
+    def recorded(self, key: Key, visit: int, value: object) -> None:
+        """The model goes on from a site with *value*."""
+        for recorder in self.recorders[key]:
+            recorder(key, visit, value)
 
     def _settled(self, standing: Standing) -> Any:
         if standing.skips and not self.ended:
@@ -342,7 +370,7 @@ class Interleaver:
         if request.owner not in self.owners:
             return WAIT
         loops = worker.loops
-        if loops and loops[-1].clock is None and loops[-1].index != standing.site.visit:
+        if loops and loops[-1].clock is None and loops[-1].index != standing.visit:
             return WAIT
         return self.apply(worker, request, standing)
 
@@ -357,9 +385,11 @@ class Interleaver:
         Returns:
             The value read, else `None`; or `Raised` if it is refused.
         """
-        host, site = self.host, standing.site
+        host = self.host
         kind = type(request)
         if kind is Skip:
+            if standing.skips is None:
+                standing.skips = []
             standing.skips.append((worker, request.value))  # type: ignore[attr-defined]
             return None
         is_plain = worker.rows is None and standing.shared is None
@@ -368,7 +398,7 @@ class Interleaver:
             whole = standing.value if is_plain else host.part(worker, standing)
             if kind is Read:
                 value = whole if view is None else view.get(whole)
-                host.handed_out(worker, site, value)
+                host.handed_out(worker, standing, value)
                 return value
             new: object = request.value  # type: ignore[attr-defined]
             if view is not None:
@@ -380,7 +410,7 @@ class Interleaver:
         except Exception as error:  # noqa: BLE001 - belongs to the line that asked
             return Raised(error)
         filename, lineno = worker.position()
-        self.writes.append((site, f"{filename}:{lineno}"))
+        self.writes.append((standing.site, f"{filename}:{lineno}"))
         return None
 
     def answer_now(self, request: Read) -> object:
@@ -539,11 +569,11 @@ class Interleaver:
             self._add_note(error)
         if last is not None:
             self.standing = last
-            self.passed.append((last.key, last.site.visit))
+            self.passed.append((last.key, last.visit))
         blocks_saw_it = False
         while not self.ended:
             self._serve()
-            worker = next((w for w in self.workers if w.pending is not None), None)
+            worker = self._first_waiting()
             if worker is None or self.ended:
                 break
             if self.model_error is not None and not worker.told:
@@ -565,6 +595,12 @@ class Interleaver:
         self._unwound = []
         return problem
 
+    def _first_waiting(self) -> Worker | None:
+        for worker in self.workers:
+            if worker.pending is not None:
+                return worker
+        return None
+
     def _run_last(self, worker: Worker) -> None:
         """Tell a body that what it waits for will not come."""
         # A name waits for an earlier block and a barrier for any: sites and steps go first,
@@ -581,11 +617,12 @@ class Interleaver:
 
     def close(self) -> None:
         """Let go of the host, the bodies and the values; `passed` and `writes` stay."""
-        self.host = Host()
+        self.host = _NO_HOST
         self.owners = ()
         self.workers = []
         self.standing = self.current = None
         self.wanted.clear()
+        self.recorders.clear()
 
     def _unwind(self) -> None:
         """Unwind what is suspended; `finally` blocks run, and requests in them raise."""

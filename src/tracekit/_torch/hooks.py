@@ -200,6 +200,8 @@ def _forward(hooked: Hooked, /, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = interleaver.visit(spot.input_key, visit, (args, kwargs))
     else:
         interleaver.passed.append((spot.input_key, visit))
+        if spot.input_key in interleaver.recorders:
+            interleaver.recorded(spot.input_key, visit, (args, kwargs))
     spot.begun = visit + 1
     output: Any = NOTHING
     if spot.skip_key in wanted:

@@ -215,6 +215,8 @@ class Run(Host):
         if interleaver.ended:
             raise EndRun
         interleaver.passed.append((spot.output_key, visit))
+        if spot.output_key in interleaver.recorders:
+            interleaver.recorded(spot.output_key, visit, value)
         return value
 
     # Host.
@@ -237,12 +239,12 @@ class Run(Host):
         if self.held is not None:
             self.held.block_ran(self.interleaver.standing)
 
-    def handed_out(self, worker: Worker, site: Site, value: object) -> None:
+    def handed_out(self, worker: Worker, standing: Standing, value: object) -> None:
         if type(value) in LEAVES:
             return
         if self.held is None:
             self.held = Held()
-        self.held.add(worker, site, self.interleaver.standing, value)
+        self.held.add(worker, standing, value)
 
     def calls(self, path: str) -> int:
         spot = self.paths.get(path)

@@ -156,6 +156,7 @@ class InterleavingTracer(Tracer):
         run = self._current = Run(model._tree, self, self._once())
         if not (self.args or self.kwargs):
             run.refuse = self._refuse
+        self._run_begins(run)
         try:
             run.execute(worker, self.value(), self._call)
         finally:
@@ -170,6 +171,9 @@ class InterleavingTracer(Tracer):
                 for invoke in started:
                     invoke.close()
                 del run, started
+
+    def _run_begins(self, run: Run) -> None:
+        """A run of this tracer is about to begin; there is one more for each lot of invokes."""
 
     def _refuse(self, worker: Worker, request: Read) -> BaseException | None:
         """Say why a site may not be asked for between invokes."""
