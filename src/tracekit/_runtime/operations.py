@@ -816,20 +816,26 @@ def percent(text: str, values: Any) -> Driven:
     keyed = not isinstance(values, tuple) and special(type(values), "__getitem__") is not MISSING
     given = list(values) if isinstance(values, tuple) else [values]
     made: dict[str, Any] = {}
-    index = 0
+    parts: list[str] = []
+    index = copied = 0
     for match in _PERCENT.finditer(text):
         kind, key = match["kind"], match["key"]
         if kind == "%":
             continue
         if key is not None and keyed:
-            made[key] = yield from _shown(kind, (yield from subscr(values, key)))
+            # One key may be shown in several ways: each place gets a key of its own.
+            place = str(len(made))
+            made[place] = yield from _shown(kind, (yield from subscr(values, key)))
+            start, stop = match.span("key")
+            parts += [text[copied:start], place]
+            copied = stop
             continue
         index += (match["width"] == "*") + (match["precision"] == "*")
         if index < len(given):
             given[index] = yield from _shown(kind, given[index])
         index += 1
     if made:
-        return _straight(operator.mod, text, made)
+        return _straight(operator.mod, "".join([*parts, text[copied:]]), made)
     return _straight(operator.mod, text, tuple(given))
 
 
