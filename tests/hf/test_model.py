@@ -12,12 +12,14 @@ from families import FAMILIES
 
 import tracekit
 from tracekit.errors import (
+    BatchAxisError,
     GenerateOnlyError,
     ModelNotFoundError,
     NoAttentionWeightsError,
     NoStandardNameError,
     NoTokenizerError,
     PromptError,
+    ScanMismatchError,
     UnsupportedGenerationError,
     WeightsNotLoadedError,
     WrongModelClassError,
@@ -817,9 +819,7 @@ class TestInvokes:
                 got[:, -expected.shape[1] :] / scale, expected / scale, atol=1e-4, rtol=0
             )
         scale = alone[1][0].abs().max()
-        torch.testing.assert_close(
-            hidden_2[:, -3:] / scale, alone[1][0] / scale, atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(hidden_2[:, -3:] / scale, alone[1][0] / scale, atol=1e-4, rtol=0)
         assert (1, 8, 32) == hidden_1.shape
 
     def test_an_edit_in_one_leaves_the_others(self, family):
@@ -850,7 +850,9 @@ class TestInvokes:
             with tracer.invoke(LONG) as first:
                 shapes = []
                 for _ in tracer.iter[:]:
-                    shapes.append((model.layers[0].output.shape, first.tokens.numbers.tolist()[0][-1]))
+                    shapes.append(
+                        (model.layers[0].output.shape, first.tokens.numbers.tolist()[0][-1])
+                    )
                 ids_1 = tracer.result
             with tracer.invoke(SHORT) as second:
                 ids_2 = tracer.result
@@ -945,3 +947,87 @@ class TestInvokesOfAnyKind:
                     lengths.append(model.output.logits.shape[0])
 
         assert [1] * 5 == lengths
+
+    def test_a_cache_is_edited_in_ones_own_rows(self):
+        """As evicting a token of the prompt: the other prompt's answer stays."""
+        model = built()
+        options = {"max_new_tokens": 4, "min_new_tokens": 4}
+        expected = model._module.generate(**encoded(LONG, LONG), **options)
+
+        def evict(cache):
+            for layer in cache.layers:
+                layer.values[:, :, :6] = 0
+
+        name = "cache" if "cache" in model._reader._parameters else "past_key_values"
+        with model.generate(LONG, **options) as tracer:
+            for _ in tracer.iter[0:1]:
+                evict(model.output[name])
+            alone = tracer.result
+        with model.generate(**options) as tracer:
+            with tracer.invoke(LONG):
+                untouched = tracer.result
+            with tracer.invoke(LONG):
+                for _ in tracer.iter[0:1]:
+                    cache = model.output[name]
+                    shape = cache.layers[0].keys.shape
+                    evict(cache)
+                edited = tracer.result
+
+        assert (1, 4, 8, 8) == shape
+        assert torch.equal(expected[:1], untouched)
+        assert torch.equal(alone, edited)
+        assert not torch.equal(untouched, edited)
+
+    def test_a_tensor_of_ones_rows_of_a_cache_cannot_be_replaced(self):
+        model = built()
+        name = "cache" if "cache" in model._reader._parameters else "past_key_values"
+        with pytest.raises(BatchAxisError, match="`keys` of one invoke's rows of a cache"):
+            with model.trace() as tracer:
+                with tracer.invoke(LONG):
+                    layer = model.output[name].layers[0]
+                    layer.keys = layer.keys * 2
+                with tracer.invoke(SHORT):
+                    pass
+
+
+@pytest.mark.parametrize("family", DECODERS)
+class TestScan:
+    def test_shapes_are_those_of_a_real_run_and_no_weight_is_loaded(self, family, tmp_path):
+        model = LanguageModel(saved(tmp_path, family), tokenizer())
+        with model.scan([LONG, SHORT]) as tracer:
+            hidden = model.layers[0].output
+            logits = model.output.logits
+            numbers = tracer.tokens.numbers
+        dispatched = model.dispatched
+        with model.trace([LONG, SHORT]):
+            real = model.layers[0].output
+            real_logits = model.output.logits
+
+        assert not dispatched
+        assert (real.shape, real.dtype, real.device) == (hidden.shape, hidden.dtype, hidden.device)
+        assert real_logits.shape == logits.shape
+        assert [-1] * 5 + [0, 1, 2] == numbers[1].tolist()
+
+    def test_a_generation(self, family, tmp_path):
+        model = LanguageModel(saved(tmp_path, family), tokenizer())
+        shapes = []
+        with model.scan(SHORT, fn="generate", max_new_tokens=3, min_new_tokens=3) as tracer:
+            for _ in tracer.iter[:]:
+                shapes.append(model.layers[0].output.shape)
+            ids = tracer.result
+
+        assert not model.dispatched
+        assert [(1, 3, 32), (1, 1, 32), (1, 1, 32)] == shapes
+        assert (1, 6) == ids.shape
+
+
+def test_a_mistake_is_found_before_the_weights_are_loaded(tmp_path):
+    model = LanguageModel(saved(tmp_path), validate=True)
+
+    def mistaken():
+        model.layers[0].output = model.layers[0].output[:, :, :7]
+
+    with pytest.raises(ScanMismatchError):
+        model.trace(SHORT).run(mistaken)
+
+    assert not model.dispatched

@@ -320,6 +320,30 @@ def _part(tensor: Tensor, rows: slice, axes: Axes) -> tuple[Tensor, bool]:
     return mine, True
 
 
+Divide = Callable[[Any, slice, int], Any]
+"""Object, one invoke's rows, rows of the batch -> the invoke's part of the object."""
+
+_dividing: Final[dict[type, Divide]] = {}
+
+
+def divide_with(kind: type, divide: Divide) -> None:
+    """Say how one invoke gets its rows of an object that is no container, such as a KV cache.
+
+    Args:
+        kind: The object's class, or a base of it.
+        divide: Gives the part. An edit of the part must reach the object, or be refused.
+    """
+    _dividing[kind] = divide
+
+
+def _divided(item: Any, rows: slice, total: int) -> Any:
+    if _dividing:
+        for kind in type(item).__mro__:
+            if kind in _dividing:
+                return _dividing[kind](item, rows, total)
+    return item
+
+
 def narrow(value: Any, rows: slice, rule: AxisRule) -> Any:
     """Give one invoke its own rows of a value.
 
@@ -575,7 +599,7 @@ class Shared:
 
             def hand_out(leaf: Leaf, item: Any) -> Any:
                 if not isinstance(item, Tensor):
-                    return item
+                    return _divided(item, rows, self.total)
                 mine, is_view = _part(item, rows, self.rule(leaf, item))
                 marks[leaf] = (mine, is_view, _version(mine))
                 return mine

@@ -6,6 +6,7 @@ package is what loads transformers.
 
 from __future__ import annotations
 
+from . import _caches as _caches
 from ._model import LanguageModel, TransformersModel
 from ._names import Anatomy, Sizes
 from ._tokens import Tokens

@@ -92,6 +92,7 @@ class TransformersModel(Part):
         processor: For images and audio; by default the checkpoint's own.
         dispatch: Load the weights now. By default the first run does.
         rename: Further names for modules: `{path, pattern or class: name or names}`.
+        validate: Scan each block before it runs.
         options: Passed to `from_pretrained`: `device_map`, `dtype`, `revision`,
             `quantization_config`, ...
 
@@ -114,6 +115,7 @@ class TransformersModel(Part):
         processor: Any = None,
         dispatch: bool = False,
         rename: dict[Any, str | list[str]] | None = None,
+        validate: bool = False,
         **options: Any,
     ) -> None:
         checkpoint: Checkpoint | None = None
@@ -135,7 +137,7 @@ class TransformersModel(Part):
         fill(self, "_given_tokenizer", tokenizer)
         fill(self, "_given_processor", processor)
         fill(self, "_standard_parts", {})
-        super().__init__(module, rename=rename)
+        super().__init__(module, rename=rename, validate=validate)
         fill(self, "_anatomy", self._find_anatomy())
         fill(
             self,
@@ -201,7 +203,9 @@ class TransformersModel(Part):
 
     def _first_device(self) -> torch.device | None:
         if not self._loaded:
-            return None
+            # In a scan the skeleton's parameters are where the weights will be.
+            first = super()._first_device()
+            return None if first is None or first.type == "meta" else first
         spread = hasattr(self._module, "_hf_hook") or hasattr(self._module, "hf_device_map")
         return current_device(self._module) if spread else super()._first_device()
 

@@ -308,7 +308,11 @@ class Tokens:
                     why="the values of all steps are needed, from step 0",
                     fix="for another token axis: along(values, axis=2)",
                 )
-        ends = [len(ids) for ids in self.ids] if self._progress.over and self._ids is not None else None
+        ends = (
+            [len(ids) for ids in self.ids]
+            if self._progress.over and self._ids is not None
+            else None
+        )
         result: list[Tensor] = []
         for row in range(len(self)):
             parts = []

@@ -78,7 +78,8 @@ class TransformersTracer(ModelTracer):
         """Run *body* in step with the model; its weights are loaded first if they are not."""
         model: Any = self.model
         self._common = {}
-        model.root.dispatch()
+        if not self.scanning:
+            model.root.dispatch()
         model.root._begin_run(self)
         return super().execute(body)
 
