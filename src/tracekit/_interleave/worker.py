@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .._protocol import Carrier
@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from .requests import Request
 
 _OURS: Final = str(Path(__file__).resolve().parents[1])
+
+
+def place_of(code: CodeType, offset: int) -> tuple[str, int]:
+    """Give the file and the line of an instruction.
+
+    Args:
+        code: A code object.
+        offset: Bytes from the start of its bytecode.
+    """
+    for start, stop, lineno in code.co_lines():
+        if start <= offset < stop and lineno is not None:
+            return code.co_filename, lineno
+    return code.co_filename, code.co_firstlineno
 
 
 class Body(Protocol):
@@ -123,24 +136,36 @@ class Worker:
             self.error = error.with_traceback(traceback and traceback.tb_next)
             del traceback
 
-    def position(self) -> tuple[str, int]:
-        """Find the user's line at which the body is suspended.
+    def asking(self) -> tuple[CodeType, int] | None:
+        """Find the user's code that has made the pending request.
 
         Returns:
-            File name and line, of the innermost frame that is not ours; of the block itself if
-            nothing is suspended.
+            The innermost code object that is not ours, and the offset of its instruction; `None`
+            if nothing is suspended.
         """
-        place = (self.body.filename, self.body.first_lineno)
+        found: tuple[CodeType, int] | None = None
         generator: Any = self.generator
         while generator is not None:
             frame: FrameType | None = getattr(generator, "gi_frame", None)
             if frame is None:
                 break
-            filename = frame.f_code.co_filename
-            if frame.f_lineno is not None and not filename.startswith(_OURS):
-                place = (filename, frame.f_lineno)
+            code = frame.f_code
+            if not code.co_filename.startswith(_OURS):
+                found = (code, frame.f_lasti)
             generator = generator.gi_yieldfrom
-        return place
+        return found
+
+    def position(self) -> tuple[str, int]:
+        """Find the user's line at which the body is suspended.
+
+        Returns:
+            File name and line, of the innermost code that is not ours; of the block itself if
+            nothing is suspended.
+        """
+        found = self.asking()
+        if found is None:
+            return self.body.filename, self.body.first_lineno
+        return place_of(*found)
 
     def where(self) -> str:
         """Say where the body is suspended, as the row *At* of a message."""

@@ -28,11 +28,13 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from .._interleave.site import Site
+from .._interleave.worker import place_of
 from ..errors import HeldValueWarning
 from .values import tensors
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from .._interleave.interleaver import Standing
     from .._interleave.worker import Worker
 
@@ -51,16 +53,16 @@ _TOO_LATE: Final = (
 
 
 class _Entry:
-    __slots__ = ("place", "ref", "site", "standing", "version")
+    __slots__ = ("asking", "ref", "standing", "version")
 
     def __init__(
-        self, tensor: torch.Tensor, site: Site, standing: Standing | None, place: tuple[str, int]
+        self, tensor: torch.Tensor, standing: Standing, asking: tuple[CodeType, int] | None
     ) -> None:
         self.ref = weakref.ref(tensor)
         self.version = tensor._version
-        self.site = site
+        # Only to be compared: the interleaver takes its value out when the model moves on.
         self.standing = standing
-        self.place = place
+        self.asking = asking
 
 
 class Held:
@@ -73,15 +75,16 @@ class Held:
         self._complaints: dict[tuple[str, int], str] = {}
         self._overwritten: list[_Entry] = []
 
-    def add(self, worker: Worker, site: Site, standing: Standing | None, value: object) -> None:
+    def add(self, worker: Worker, standing: Standing, value: object) -> None:
         """Note what a block has read."""
-        place: tuple[str, int] | None = None
+        if type(value) is torch.Tensor:
+            if not value.is_inference():
+                self._entries.append(_Entry(value, standing, worker.asking()))
+            return
+        asking = worker.asking()
         for tensor in tensors(value):
-            if tensor.is_inference():
-                continue  # has no version counter
-            if place is None:
-                place = worker.position()
-            self._entries.append(_Entry(tensor, site, standing, place))
+            if not tensor.is_inference():  # those have no version counter
+                self._entries.append(_Entry(tensor, standing, asking))
 
     def model_ran(self, *, all_of_them: bool = False) -> None:
         """A block resumes, or the run is over: what changed was changed by the model."""
@@ -100,12 +103,14 @@ class Held:
         in_time = {
             _storage(tensor)
             for entry, tensor in changed
-            if standing is not None and entry.standing is standing
+            if entry.standing is standing
         }
         for entry, tensor in changed:
             # The same memory may have been read at an earlier site as well.
             if _storage(tensor) not in in_time:
-                self._complaints.setdefault(entry.place, _TOO_LATE.format(site=entry.site))
+                self._complaints.setdefault(
+                    _place(entry), _TOO_LATE.format(site=entry.standing.site)
+                )
 
     def _changed(self, *, all_of_them: bool) -> list[tuple[_Entry, torch.Tensor]]:
         entries = self._entries if all_of_them else self._entries[-_RECENT:]
@@ -120,12 +125,17 @@ class Held:
     def complain(self) -> None:
         """Give the warnings, once for each line."""
         for entry in self._overwritten:
-            if entry.place not in self._complaints and _is_held(entry.ref):
-                self._complaints[entry.place] = _OVERWRITTEN.format(site=entry.site)
+            place = _place(entry)
+            if place not in self._complaints and _is_held(entry.ref):
+                self._complaints[place] = _OVERWRITTEN.format(site=entry.standing.site)
         complaints, self._complaints = self._complaints, {}
         self._entries, self._overwritten = [], []
         for (filename, lineno), text in complaints.items():
             warnings.warn_explicit(text, HeldValueWarning, filename, lineno)
+
+
+def _place(entry: _Entry) -> tuple[str, int]:
+    return ("<unknown>", 1) if entry.asking is None else place_of(*entry.asking)
 
 
 def _is_held(ref: weakref.ref[torch.Tensor]) -> bool:

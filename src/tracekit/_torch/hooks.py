@@ -207,7 +207,7 @@ def _forward(hooked: Hooked, /, *args: Any, **kwargs: Any) -> Any:
     if spot.skip_key in wanted:
         output = interleaver.visit(spot.skip_key, visit, NOTHING)
     if output is NOTHING:
-        output = hooked.original(*args, **kwargs)
+        output = (spot.forward or hooked.original)(*args, **kwargs)
     else:
         spot.skipped += 1
     if (
@@ -230,20 +230,17 @@ def _stand_in(hooked: Hooked) -> partial[Any]:
     return made
 
 
-def install(modules: Iterable[nn.Module], run: Run) -> list[Hooked]:
-    """Put our forward on *modules*, or join the runs for which it is there already."""
-    installed = []
+def install(module: nn.Module, run: Run) -> Hooked:
+    """Put our forward on *module*, or join the runs for which it is there already."""
+    key = id(module)
     with _lock:
-        for module in modules:
-            key = id(module)
-            hooked = _hooked.get(key)
-            if hooked is None:
-                _hooked[key] = hooked = Hooked(module, run)
-                hooked.put()
-            elif run not in hooked.runs:
-                hooked.runs.append(run)
-            installed.append(hooked)
-    return installed
+        hooked = _hooked.get(key)
+        if hooked is None:
+            hooked = _hooked[key] = Hooked(module, run)
+            hooked.put()
+        elif run not in hooked.runs:
+            hooked.runs.append(run)
+    return hooked
 
 
 def uninstall(all_hooked: Iterable[Hooked], run: Run) -> None:
@@ -256,6 +253,15 @@ def uninstall(all_hooked: Iterable[Hooked], run: Run) -> None:
             if not runs:
                 hooked.remove()
                 _hooked.pop(id(hooked.module), None)
+
+
+def forward_of(module: nn.Module) -> Callable[..., Any]:
+    """Give the forward that a call of *module* runs, ours aside."""
+    hooked = _hooked.get(id(module))
+    if hooked is not None and module.__dict__.get("forward") is hooked.installed:
+        return hooked.original
+    forward: Callable[..., Any] = module.forward
+    return forward
 
 
 def current_run() -> Run | None:

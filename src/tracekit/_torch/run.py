@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from torch import nn
 
 from .._interleave.interleaver import EndRun, Host, Interleaver, Standing
-from .._interleave.site import Site, spell
+from .._interleave.site import spell
 from ..errors import NeverRanError
 from . import hooks
 from .batch import Shared, join_parts
@@ -43,11 +43,13 @@ class Spot:
         skipped: How many calls were skipped.
         owed: The visit whose output is served by the forward hook, if that is to come.
         late: It was hooked when the model was running already.
+        forward: What is called in the module's place, for this run alone; `None`: its own forward.
     """
 
     __slots__ = (
         "begun",
         "done",
+        "forward",
         "input_key",
         "late",
         "output_key",
@@ -69,6 +71,7 @@ class Spot:
         self.skipped = 0
         self.owed: int | None = None
         self.late = late
+        self.forward: Callable[..., Any] | None = None
 
 
 class Run(Host):
@@ -263,6 +266,9 @@ class Run(Host):
         path, port = request.key
         if self.refuse is not None and (refusal := self.refuse(worker, request)) is not None:
             return refusal
+        place = self.tree.places.get(path)
+        if place is not None:
+            return place._reach(self)
         if path in self.paths or port == "result":
             return None
         return self.watch(path)
@@ -288,7 +294,6 @@ class Run(Host):
         if late and path == self.once:
             return self._watch_return(path)
         running = self._running_unhooked() if late else ()
-        wanted = []
         for name, module in chain:
             if name in self.paths or (name == self.once and module is not target):
                 continue
@@ -304,13 +309,11 @@ class Run(Host):
                         fix="ask for it, or for its input, before the values inside it",
                     )
                 continue
-            wanted.append((name, module))
-        hooked = hooks.install([module for _, module in wanted], self)
-        for (name, _), each in zip(wanted, hooked, strict=True):
+            hooked = hooks.install(module, self)
             # One module may stand in the tree under two names; calls of it are its visits.
-            spot = self.spots.get(each)
+            spot = self.spots.get(hooked)
             if spot is None:
-                spot = self.spots[each] = Spot(name, late)
+                spot = self.spots[hooked] = Spot(name, late)
             self.paths[name] = spot
         return None
 
@@ -353,6 +356,9 @@ class Run(Host):
             return ("it was skipped already", "", "")
         if spot.late:
             return ("", "", "")
+        place = self.tree.places.get(path)
+        if place is not None:
+            return place._explain(self)
         parents = [
             other for other in self.paths if path.startswith(f"{other}." if other else "") and other != path
         ]
