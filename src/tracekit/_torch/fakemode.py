@@ -150,6 +150,8 @@ class FloatsFake(TorchDispatchMode):
         self.meta_device = meta_device
         self.guesses: dict[str, int] = {}
         """Module that asked for made-up values -> how often."""
+        self.observe: Callable[[FakeTensor], None] | None = None
+        """Called with each new fake tensor that an operation gave."""
         self.no_cuda = not torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
         self._made_up: dict[int, StorageWeakRef] = {}
         self._own: dict[int, StorageWeakRef] = {}
@@ -341,7 +343,12 @@ class FloatsFake(TorchDispatchMode):
             args, kwargs = tree_map_only(Tensor, self.fake, (args, kwargs))
         if self.no_cuda and func is _aten.convolution.default and args[0].dim() == _CONV1D:
             return nocuda.convolve_1d(*args)
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if self.observe is not None:
+            for leaf in tree_leaves(result):
+                if isinstance(leaf, FakeTensor):
+                    self.observe(leaf)
+        return result
 
     def _run_unknown(
         self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]

@@ -143,7 +143,7 @@ def to(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
     if other is not None:
         device, dtype = other.device, other.dtype
     target: torch.device = tensor.device if device is None else torch.device(device)
-    if target.type == "cuda" and target.index is None:
+    if str(target) == "cuda":
         target = torch.device("cuda", 0)
     if target == tensor.device and dtype in {None, tensor.dtype} and not copies:
         return tensor

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+from torch import nn
+
 from .._protocol import suspending
 from .._torch.base import Traceable
 from .._torch.tracers import InterleavingTracer
@@ -15,7 +17,15 @@ if TYPE_CHECKING:
 
 
 class ModelTracer(InterleavingTracer):
-    """Runs a block in step with one call of a model; what `model.trace(...)` gives."""
+    """Runs a block in step with one call of a model; what `model.trace(...)` gives.
+
+    Attributes:
+        scanning: The block runs on shapes now: tensors of floats have no values.
+        validating: It does so before it runs for real.
+    """
+
+    scanning = False
+    validating = False
 
     @property
     def iter(self) -> Steps:
@@ -63,6 +73,7 @@ class Model(Traceable):
     Args:
         module: Any module.
         rename: Further names for modules: `{path, pattern or class: name or names}`.
+        validate: Scan each block before it runs; see `trace`.
 
     Example:
         >>> import torch
@@ -74,10 +85,62 @@ class Model(Traceable):
     """
 
     tracer_class = ModelTracer
+    _validates = False
 
     @classmethod
     def _child_class(cls) -> type[Node]:
         return Model
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        rename: dict[Any, str | list[str]] | None = None,
+        validate: bool = False,
+    ) -> None:
+        super().__init__(module, rename=rename)
+        if validate:
+            object.__setattr__(self, "_validates", True)
+
+    def trace(
+        self,
+        *args: Any,
+        validate: bool | None = None,
+        tracer_cls: type[InterleavingTracer] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Give a tracer: `with model.trace(x) as tracer:` runs the block in step with a call.
+
+        Args:
+            *args: Given to the call.
+            validate: Scan first: a mistake in shape, dtype or device is found before the model
+                runs. By default as `Model(..., validate=)` says, which is no.
+            tracer_cls: A subclass of `InterleavingTracer`.
+            **kwargs: Given to the call; see the base class for those that are not.
+
+        Returns:
+            The tracer, or with `trace=False` what the call returned.
+        """
+        if validate if validate is not None else self.root._validates:
+            from .scan import validating_class
+
+            tracer_cls = validating_class(tracer_cls or self.tracer_class)
+        return super().trace(*args, tracer_cls=tracer_cls, **kwargs)
+
+    def scan(self, *args: Any, **kwargs: Any) -> Any:
+        """Give a tracer that runs block and model on shapes: no weight is loaded or read.
+
+        Equivalent to `trace`, except that floating-point tensors have a shape, dtype and device,
+        and no values. Its `report()` forecasts memory.
+
+        Args:
+            *args: Given to the call.
+            **kwargs: Given to the call; those of `trace` as there.
+        """
+        from .scan import scanning_class
+
+        cls = kwargs.pop("tracer_cls", None) or self.tracer_class
+        return super().trace(*args, tracer_cls=scanning_class(cls), **kwargs)
 
     @property
     def iter(self) -> Steps:
