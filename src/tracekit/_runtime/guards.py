@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
-from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from .._bytecode.checks import Guard, Hooks
@@ -72,7 +72,6 @@ __all__ = ["HOOKS", "forget"]
 _NUMBERS: Final[frozenset[type]] = frozenset(
     {int, float, complex, bool, str, bytes, type(None), list, tuple, dict, set, frozenset}
 )
-_GUARDS: dict[tuple[str, str], Guard] = {}
 
 
 def _kept(make: Callable[[str], Guard]) -> Callable[[str], Guard]:
@@ -185,7 +184,7 @@ def _way_of(kind: type, name: str) -> Callable[[Any], Driven | None] | None:
 
 
 _NEVER_FAIL: Final = frozenset({FunctionType, staticmethod, classmethod, str, int})
-assert MemberDescriptorType not in _NEVER_FAIL, "an unset slot falls through to __getattr__"
+"""What a class holds under a name that reading always finds; an unset slot is not such."""
 
 
 @_kept

@@ -8,6 +8,9 @@ In hand-written generators a `StopIteration` travels as a `Carrier`, and is rais
 `except` blocks, or it would show up as somebody's `__context__`.
 """
 
+# This file is long because it is a table: one short function for each protocol of the language,
+# which nobody reads through but everybody looks something up in.
+
 from __future__ import annotations
 
 import collections

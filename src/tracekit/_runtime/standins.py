@@ -11,6 +11,9 @@ To add one: a generator function with the parameters of the original, and `regis
 the originals, and `call(f, ...)` for what was handed in.
 """
 
+# This file is long because it is a table: one short function for each builtin, which nobody reads
+# through but everybody looks something up in. The lazy half of it is in `lazies.py` already.
+
 from __future__ import annotations
 
 import bisect
