@@ -22,7 +22,7 @@ import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import CodeType, FunctionType, ModuleType, TracebackType
+from types import CodeType, FunctionType, GeneratorType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tracekit import _protocol
@@ -508,16 +508,13 @@ def suspended_bodies() -> list[Generator[Any, Any, Any]]:
     found = []
     for thing in gc.get_objects():
         # The exact type: nothing of the object's own may run here.
-        if type(thing) is not _GENERATOR or not thing.gi_suspended:
+        if type(thing) is not GeneratorType or not thing.gi_suspended:
             continue
         code = thing.gi_code
         ours = code.co_filename.startswith(package) and code.co_filename != __file__
         if ours or _is_twin(code):
             found.append(thing)
     return found
-
-
-_GENERATOR = type(_ for _ in ())
 
 
 class Residue:
