@@ -53,7 +53,7 @@ def _rows(value: Any, rows: slice, total: int) -> Any:
         layer = copy.copy(value)
         for name, one in list(layer.__dict__.items()):
             layer.__dict__[name] = _rows(one, rows, total)
-        layer.__class__ = _fixed(type(layer))
+        layer.__class__ = _fixed(type(layer))  # type: ignore[arg-type]
         return layer
     return value
 
