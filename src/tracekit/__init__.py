@@ -35,14 +35,17 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import NamesNotRestorableError as NamesNotRestorableError
     from .errors import NeverRanError as NeverRanError
     from .errors import NoAttentionWeightsError as NoAttentionWeightsError
+    from .errors import NoGradientError as NoGradientError
     from .errors import NoStandardNameError as NoStandardNameError
     from .errors import NoTokenizerError as NoTokenizerError
+    from .errors import NotCachedError as NotCachedError
     from .errors import NotRunningError as NotRunningError
     from .errors import OutOfOrderError as OutOfOrderError
     from .errors import PromptError as PromptError
     from .errors import RowsMismatchError as RowsMismatchError
     from .errors import ScanMismatchError as ScanMismatchError
     from .errors import SkeletonWarning as SkeletonWarning
+    from .errors import SourceNotAvailableError as SourceNotAvailableError
     from .errors import StepsWarning as StepsWarning
     from .errors import TraceError as TraceError
     from .errors import TracekitError as TracekitError
@@ -85,14 +88,17 @@ _HOMES = {
     "NamesNotRestorableError": ".errors",
     "NeverRanError": ".errors",
     "NoAttentionWeightsError": ".errors",
+    "NoGradientError": ".errors",
     "NoStandardNameError": ".errors",
     "NoTokenizerError": ".errors",
+    "NotCachedError": ".errors",
     "NotRunningError": ".errors",
     "OutOfOrderError": ".errors",
     "PromptError": ".errors",
     "RowsMismatchError": ".errors",
     "ScanMismatchError": ".errors",
     "SkeletonWarning": ".errors",
+    "SourceNotAvailableError": ".errors",
     "StepsWarning": ".errors",
     "TraceError": ".errors",
     "TracekitError": ".errors",

@@ -197,6 +197,17 @@ class UnknownNameError(TraceError, AttributeError, slug="unknown-name"):
     """No module, alias or port has this name. The message lists the nearest."""
 
 
+# Caches and gradients.
+
+
+class NotCachedError(TraceError, KeyError, AttributeError, slug="not-cached"):
+    """A cache was asked for what it has not recorded."""
+
+
+class NoGradientError(TraceError, slug="no-gradient"):
+    """A gradient was asked for that this backward pass does not compute."""
+
+
 # Language models: loading, prompts, generation.
 
 
@@ -246,6 +257,10 @@ class NoAttentionWeightsError(TraceError, slug="no-attention-weights"):
 
 class NoStandardNameError(TraceError, AttributeError, slug="no-standard-name"):
     """This architecture has no such part, or it was not recognised."""
+
+
+class SourceNotAvailableError(UnsupportedError, slug="no-source"):
+    """The operations inside a forward were asked for, and it has none that can be seen."""
 
 
 class SkeletonWarning(UserWarning):

@@ -623,7 +623,7 @@ def _is_just(name: str, location: Location) -> bool:
     if location is None or location[3] is None:
         return True
     line, end_line, column, end_column = location
-    return line == end_line and end_column - (column or 0) == len(name.encode())
+    return line == end_line and (end_column or 0) - (column or 0) == len(name.encode())
 
 
 def _after(location: Location) -> Location:

@@ -11,7 +11,7 @@ import fnmatch
 import weakref
 from collections.abc import Callable, Iterator
 from types import MethodType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import torch
 from torch import nn
@@ -24,9 +24,22 @@ from ..errors import CannotSuspendError, NotRunningError, UnknownNameError
 from . import hooks
 from .values import checked_inputs, first_input, with_first_input
 
+if TYPE_CHECKING:
+    from .run import Run
+
 _SHOWN_NAMES = 8
 _MADE_AGAIN: Final = frozenset({"_requests", "_nodes", "_rules", "_first_parameter"})
 _LISTS: Final = (nn.ModuleList, nn.Sequential)
+
+
+class Place(Protocol):
+    """Where a run can be asked to stand besides modules, such as an operation in a forward."""
+
+    def _reach(self, run: Run) -> BaseException | None:
+        """See to it that *run* comes by, or say why it cannot."""
+
+    def _explain(self, run: Run) -> tuple[str, str, str]:
+        """Say why *run* did not come by: rows *Seen*, *Why* and *Fix*."""
 
 
 class Tree:
@@ -38,6 +51,7 @@ class Tree:
         nodes: Those that are alive, by path. A node holds its children and the tree; the tree
             does not hold the nodes, so that no cycle keeps a model alive.
         aliases: Names given by `rename=`: of a node's path, the alias and the real path below.
+        places: What is asked for and is no module, by path.
     """
 
     def __init__(self, root: nn.Module, node_class: type[Node]) -> None:
@@ -45,6 +59,7 @@ class Tree:
         self.node_class = node_class
         self.nodes: weakref.WeakValueDictionary[str, Node] = weakref.WeakValueDictionary()
         self.aliases: dict[str, dict[str, str]] = {}
+        self.places: dict[str, Place] = {}
         self._paths: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -439,7 +454,8 @@ class Node:
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self._module, nn.ModuleList | nn.Sequential):
             return iter(self.children())
-        return iter(self._module)  # type: ignore[call-overload]
+        items: Iterator[Any] = iter(self._module)  # type: ignore[call-overload]
+        return items
 
     def __contains__(self, item: object) -> bool:
         if isinstance(item, Node):
@@ -468,10 +484,10 @@ class Node:
     @property
     def device(self) -> torch.device | None:
         """Where the first parameter is, else the first buffer; `None` if there is neither."""
-        for tensor in self._module.parameters():
-            return tensor.device
-        for tensor in self._module.buffers():
-            return tensor.device
+        for parameter in self._module.parameters():
+            return parameter.device
+        for buffer in self._module.buffers():
+            return buffer.device
         return None
 
     @property

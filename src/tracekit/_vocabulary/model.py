@@ -10,6 +10,7 @@ from .._protocol import suspending
 from .._torch.base import Traceable
 from .._torch.tracers import InterleavingTracer
 from .._torch.tree import Node
+from .source import SourceAttribute
 from .steps import StepLoop, Steps, _go_on, go_on
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Model(Traceable):
     """
 
     tracer_class = ModelTracer
+    source = SourceAttribute()
     _validates = False
 
     @classmethod
