@@ -1496,7 +1496,7 @@ def template_errors():
             return want("str")
 
     out = []
-    for f in (lambda: "%s %s" % T(), lambda: "%d" % T(), lambda: "%s" % (T(), T())):
+    for f in (lambda: "%s %s" % T(), lambda: "%d" % T(), lambda: "%s" % (T(), T())):  # noqa: F507
         try:
             out.append(f())
         except TypeError as error:
