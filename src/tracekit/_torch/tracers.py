@@ -156,7 +156,6 @@ class InterleavingTracer(Tracer):
         run = self._current = Run(model._tree, self, self._once())
         if not (self.args or self.kwargs):
             run.refuse = self._refuse
-        self._run_begins(run)
         try:
             run.execute(worker, self.value(), self._call)
         finally:
@@ -172,8 +171,8 @@ class InterleavingTracer(Tracer):
                     invoke.close()
                 del run, started
 
-    def _run_begins(self, run: Run) -> None:
-        """A run of this tracer is about to begin; there is one more for each lot of invokes."""
+    def _run_again(self, run: Run) -> None:
+        """A further run begins, because the inputs did not fit into one."""
 
     def _refuse(self, worker: Worker, request: Read) -> BaseException | None:
         """Say why a site may not be asked for between invokes."""
@@ -255,6 +254,8 @@ class InterleavingTracer(Tracer):
         model, run = self.model, self._current
         assert model is not None
         assert run is not None
+        if not run.interleaver.workers:
+            self._run_again(run)
         started = self._next_group(model)
         given = [invoke for invoke in started if invoke.has_input]
         rows: dict[int, slice | None] = {}
