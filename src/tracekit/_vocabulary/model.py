@@ -11,13 +11,14 @@ from .._torch.base import Traceable
 from .._torch.tracers import InterleavingTracer
 from .._torch.tree import Node
 from .source import SourceAttribute
+from .cache import CachingTracer
 from .steps import StepLoop, Steps, _go_on, go_on
 
 if TYPE_CHECKING:
     from .._torch.run import Run
 
 
-class ModelTracer(InterleavingTracer):
+class ModelTracer(CachingTracer, InterleavingTracer):
     """Runs a block in step with one call of a model; what `model.trace(...)` gives.
 
     Attributes:
