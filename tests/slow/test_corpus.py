@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import dis
 import importlib.util
+import re
 import sys
 import sysconfig
 import warnings
@@ -228,12 +229,12 @@ def judge(code, offset, truth: Truth, copies: int) -> str:
         body = cut(code, offset)
     except LeavesBlockError as refusal:
         assert truth.leaves, "refused, and nothing leaves it"
-        word = str(refusal).split("`")[1]
+        words = re.findall("`([a-z]+)`", str(refusal).partition(" on line ")[0])
         kinds = {type(node).__name__.lower() for node in truth.leaves}
         kinds |= {"await" for kind in kinds if "async" in kind or "comp" in kind}
         kinds |= {"yield" for kind in kinds if kind == "yieldfrom"}
-        assert word in kinds, f"called {word}, and it is {kinds}"
-        return f"refused: {word}"
+        assert kinds & set(words), f"called {words}, and it is {kinds}"
+        return f"refused: {' or '.join(words)}"
     taken = {instr.offset for instr in body.program.instrs if type(instr) is Instr}
     for at in taken - {-1}:
         where = place(code, at)

@@ -266,8 +266,7 @@ class Walk:
     def _is_with_handler(self, offset: int) -> bool:
         unit = decode(self.raw, offset)
         return (
-            unit.op == PUSH_EXC_INFO
-            and decode(self.raw, unit.stop_offset).op == WITH_EXCEPT_START
+            unit.op == PUSH_EXC_INFO and decode(self.raw, unit.stop_offset).op == WITH_EXCEPT_START
         )
 
     def is_covered(self, offset: int) -> bool:
@@ -321,8 +320,9 @@ class Walk:
     def _refuse_leaving_instruction(self, unit: Unit) -> None:
         kind = ""
         if unit.op == YIELD_VALUE:
-            is_coroutine = self.code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR)
-            kind = "await" if is_coroutine else "yield"
+            kind = "await" if self.code.co_flags & inspect.CO_COROUTINE else "yield"
+            if self.code.co_flags & inspect.CO_ASYNC_GENERATOR:
+                kind = "yield or await"
         elif unit.op in _AWAITS:
             kind = "await"
         elif unit.op in RETURNS:
@@ -332,6 +332,8 @@ class Walk:
 
     def _leaves(self, kind: str, offset: int) -> LeavesBlockError:
         lineno = line_at(self.code, offset)
+        words = kind.split(" or ")
+        shown = " or ".join(f"`{word}`" for word in words)
         fixes = {
             "return": "bind the value to a name in the block, and return it after the block",
             "break": "set a flag in the block, and test it after the block",
@@ -340,11 +342,11 @@ class Walk:
             "await": "await before the block, and use the result in it",
         }
         return LeavesBlockError(
-            f"`{kind}` on line {lineno} leaves the traced block",
+            f"{shown} on line {lineno} leaves the traced block",
             where=f"{self.code.co_filename}:{lineno}, in the body of the `with` on line "
             f"{line_at(self.code, self.enter_offset)}",
             why="the body of the block runs as a function of its own, in step with the model",
-            fix=f"{fixes[kind]}; or {_FUNCTION_FORM}",
+            fix=f"{fixes[words[0]]}; or {_FUNCTION_FORM}",
         )
 
     def _exit_call(self, offset: int) -> Unit | None:
@@ -400,7 +402,7 @@ class Walk:
             return "return"
         lineno, returned = self._return_after(after)
         if lineno == -1:
-            return "continue"
+            return self._word_at(self.exits[offset]) or "continue"
         inside = {line_at(self.code, at) for at in self.units}
         # The compiler puts a `return` on the line of the `with` or of one around it, on none, or
         # where it stands.
@@ -409,7 +411,8 @@ class Walk:
         if is_inside and returned is not None:
             return "return"
         word = self._word_at(self.exits[offset])
-        return word or ("return" if is_inside else "break")
+        # Behind a `finally` that the way out runs through, one cannot tell.
+        return word or ("return" if is_inside else "return or break")
 
     def _word_at(self, origin: int) -> str:
         """The statement whose place is that of what stands before the exit calls, if any.
@@ -524,8 +527,7 @@ class Walk:
             if depth == 1 and pair is not None and pair[0] == STORE_FAST:
                 return offset, unit.arg & 15
             argument = unit.arg if unit.op >= HAVE_ARGUMENT else None
-            if unit.op != PRECALL:
-                depth += dis.stack_effect(unit.op, argument, jump=False)
+            depth += dis.stack_effect(unit.op, argument, jump=False)
             if depth == 0:
                 return offset, -1
 
@@ -710,4 +712,3 @@ def _renumber_slots(cut: Cut) -> None:
         co_freevars=cut.frees,
         co_flags=code.co_flags & ~hidden,
     )
-
