@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracekit import InvokeError, Model, NeverRanError, WaitError
+from tracekit import InvokeError, Model, WaitError
 
 X, Y, Z = torch.ones(1, 4), torch.randn(2, 4), torch.full((1, 4), -1.0)
 
@@ -181,6 +181,71 @@ class TestInvokes:
                     seen.append(word)
 
         assert seen == ["one", "two"]
+
+
+class TestNames:
+    """A block that reads what an earlier one binds gets what that block leaves in it."""
+
+    def test_patching_without_a_barrier(self, clean):
+        net = clean(mlp())
+        model = Model(net)
+        hidden = "stale"
+        with model.trace() as tracer:
+            with tracer.invoke(X):
+                hidden = model[1].output
+            with tracer.invoke(Z):
+                model[1].output = hidden
+                out = model.output
+
+        same(out, net(X))
+
+    def test_the_last_value_of_a_loop(self, clean):
+        net = clean(mlp())
+        model = Model(net)
+        with model.trace() as tracer:
+            with tracer.invoke(X):
+                for i in range(3):
+                    value = model[i].output
+            with tracer.invoke(Z):
+                model.output = value * 1
+                out = model.output
+
+        same(out, net(X))
+
+    def test_over_several_runs(self, clean):
+        net = clean(mlp())
+        model = Model(net)
+        with model.trace(max_rows=1) as tracer:
+            with tracer.invoke(X):
+                hidden = model[1].output
+            with tracer.invoke(Z):
+                model[1].output = hidden
+                out = model.output
+
+        same(out, net(X))
+
+    def test_its_own_binding_comes_first(self, clean):
+        net = clean(mlp())
+        model = Model(net)
+        with model.trace() as tracer:
+            with tracer.invoke(X):
+                first = model[0].output
+                name = model[2].output
+            with tracer.invoke(Z):
+                name = model[0].output
+                mine = name
+
+        same(mine, net[0](Z))
+        same(first, net[0](X))
+
+    def test_a_later_one_is_not_waited_for(self, clean):
+        model = Model(clean(mlp()))
+        with pytest.raises(UnboundLocalError):
+            with model.trace() as tracer:
+                with tracer.invoke(X):
+                    model.output = later
+                with tracer.invoke(Z):
+                    later = model[0].output
 
 
 class TestRefusals:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from .._protocol import Abort, Raised
+from .._protocol import Abort, AwaitName, Raised
 from ..errors import (
     InternalError,
     NeverRanError,
@@ -26,7 +26,7 @@ from ..errors import (
 )
 from . import flow
 from .position import Clock
-from .requests import AwaitName, Meet, NextStep, Read, Skip, Stop, Write
+from .requests import Meet, NextStep, Read, Skip, Stop, Write
 from .site import Site, spell, spell_recent
 
 if TYPE_CHECKING:
@@ -335,9 +335,7 @@ class Interleaver:
         if kind is Meet:
             request.barrier.arrive(worker)  # type: ignore[union-attr]
         elif kind is not AwaitName:
-            return Raised(
-                InternalError(f"a block yielded {request!r}, which is no request")
-            )
+            return Raised(InternalError(f"a block yielded {request!r}, which is no request"))
         return self._answer(worker, request)
 
     def _unpark(self, worker: Worker, request: Request) -> None:
@@ -460,7 +458,8 @@ class Interleaver:
             worker.loops.append(loop)
         loop.wanted = next(loop.steps, None)
         if loop.wanted is None:
-            return self._end_loop(worker, loop)
+            self._end_loop(worker, loop)
+            return None
         if self.over:
             return self._outrun(worker, loop)
         if clock is not None and clock.index > loop.wanted + loop.base:
@@ -506,7 +505,8 @@ class Interleaver:
         if loop in worker.loops:
             worker.loops.remove(loop)
 
-    def _outrun(self, worker: Worker, loop: Loop) -> None:
+    def _outrun(self, worker: Worker, loop: Loop) -> object:
+        """The steps are over; give what the loop is told."""
         if loop.bounded:
             filename, lineno = worker.position()
             warnings.warn_explicit(
@@ -516,7 +516,8 @@ class Interleaver:
                 filename,
                 lineno,
             )
-        return self._end_loop(worker, loop)
+        self._end_loop(worker, loop)
+        return None
 
     def _end_step(self, clock: Clock) -> None:
         """The step of *clock* is over: what still waits for something in it will not get it."""
@@ -650,7 +651,7 @@ class Interleaver:
         )
 
     def _too_late(self, worker: Worker, request: Read) -> BaseException:
-        path, port = request.key
+        path = request.key[0]
         name = spell(path, request.name)
         recent = f"sites visited so far, oldest first: {spell_recent(self.visited())}"
         seen, why, fix = self.host.explain(request)
@@ -664,7 +665,8 @@ class Interleaver:
                 seen=seen,
                 why="a block runs once, in step with the model, "
                 "and a site can be reached only before the model leaves it",
-                fix=fix or "ask in the order in which the model runs, "
+                fix=fix
+                or "ask in the order in which the model runs, "
                 "or read the value in an invoke of its own",
             )
         else:

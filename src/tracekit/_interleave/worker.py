@@ -71,7 +71,7 @@ class Worker:
         "value",
     )
 
-    def __init__(self, body: Body, order: int = 0, rows: object = None) -> None:
+    def __init__(self, body: Body, order: int = 0, rows: Any = None) -> None:
         self.body = body
         self.order = order
         self.rows = rows

@@ -100,11 +100,7 @@ class Held:
         changed = self._changed(all_of_them=False)
         if not changed:
             return
-        in_time = {
-            _storage(tensor)
-            for entry, tensor in changed
-            if entry.standing is standing
-        }
+        in_time = {_storage(tensor) for entry, tensor in changed if entry.standing is standing}
         for entry, tensor in changed:
             # The same memory may have been read at an earlier site as well.
             if _storage(tensor) not in in_time:
@@ -148,6 +144,6 @@ def _is_held(ref: weakref.ref[torch.Tensor]) -> bool:
 
 def _storage(tensor: torch.Tensor) -> int:
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (RuntimeError, NotImplementedError):
         return id(tensor)

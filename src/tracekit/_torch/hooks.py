@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import OrderedDict
 from functools import partial
 from types import CodeType, MethodType
 from typing import TYPE_CHECKING, Any, Final
@@ -54,14 +53,14 @@ _runs: dict[int, Run] = {}
 
 def _codes_that_call_forward() -> frozenset[CodeType]:
     """Find the code objects of torch that call `forward` and then the forward hooks."""
-    call: Any = torch.nn.Module._call_impl  # noqa: SLF001 - there is no public way to know
-    slow: Any = torch.nn.Module._slow_forward  # noqa: SLF001 - the same
+    call: Any = torch.nn.Module._call_impl
+    slow: Any = torch.nn.Module._slow_forward
     inner = [const for const in call.__code__.co_consts if isinstance(const, CodeType)]
     return frozenset([call.__code__, slow.__code__, *inner])
 
 
 CALLERS: Final = _codes_that_call_forward()
-_global_forward_hooks: Final = torch_module._global_forward_hooks  # noqa: SLF001 - the same
+_global_forward_hooks: Final = torch_module._global_forward_hooks
 
 
 class Hooked:
@@ -132,7 +131,7 @@ class Hooked:
         _put_behind(hooks, self.handle.id)
 
 
-def _put_behind(hooks: OrderedDict[int, Any], ours: int) -> None:
+def _put_behind(hooks: Any, ours: int) -> None:
     """Move our hook behind the user's, and transformers' recording hooks behind ours."""
     recording = [
         key for key, hook in hooks.items() if getattr(hook, "__module__", "") == _CAPTURE_MODULE
@@ -143,7 +142,7 @@ def _put_behind(hooks: OrderedDict[int, Any], ours: int) -> None:
             hooks.move_to_end(key)
 
 
-def _restore_order(hooks: OrderedDict[int, Any], order: list[int]) -> None:
+def _restore_order(hooks: Any, order: list[int]) -> None:
     """Put the hooks that were there before back in their places; newer ones stay last."""
     if list(hooks) == order:
         return
@@ -210,9 +209,9 @@ def _forward(hooked: Hooked, /, *args: Any, **kwargs: Any) -> Any:
         output = (spot.forward or hooked.original)(*args, **kwargs)
     else:
         spot.skipped += 1
-    if (
-        hooked.module._forward_hooks or _global_forward_hooks
-    ) and sys._getframe(1).f_code in CALLERS:
+    if (hooked.module._forward_hooks or _global_forward_hooks) and sys._getframe(
+        1
+    ).f_code in CALLERS:
         hooked.follow_hooks()
         spot.owed = visit
         return output

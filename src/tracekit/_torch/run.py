@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from torch import nn
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 
 RESULT: Final[Key] = ("", "result")
 _UNIMPLEMENTED: Final = nn.Module.forward
+_NEVER_CALLED: Final = (
+    "its forward was never called: its weights may be used directly, a fused kernel may stand in "
+    "for it, or the branch was not taken"
+)
 _FORWARD_CODE: Final = hooks._forward.__code__
 
 
@@ -188,7 +191,9 @@ class Run(Host):
         return standing.shared.join()
 
     def skipped(self, parts: list[tuple[Worker, object]], standing: Standing) -> object:
-        with_rows = [(worker.rows, value) for worker, value in parts if worker.rows is not None]
+        with_rows: list[tuple[Any, object]] = [
+            (worker.rows, value) for worker, value in parts if worker.rows is not None
+        ]
         if not with_rows or parts[-1][0].rows is None:
             return parts[-1][1]
         path, _, visit = standing.site
@@ -292,7 +297,8 @@ class Run(Host):
                 fix=f"ask for one of its children, for example `{spell(path, '')}[0]`",
             )
         if late and path == self.once:
-            return self._watch_return(path)
+            self._watch_return(path)
+            return None
         running = self._running_unhooked() if late else ()
         for name, module in chain:
             if name in self.paths or (name == self.once and module is not target):
@@ -346,7 +352,11 @@ class Run(Host):
         if spot is None:
             return ("", "", "")
         for other, other_spot in self.paths.items():
-            if other_spot.skipped and other != path and path.startswith(f"{other}." if other else ""):
+            if (
+                other_spot.skipped
+                and other != path
+                and path.startswith(f"{other}." if other else "")
+            ):
                 return (
                     f"`{spell(other, '')}` was skipped",
                     "a skipped module does not run, nor what is inside it",
@@ -360,7 +370,9 @@ class Run(Host):
         if place is not None:
             return place._explain(self)
         parents = [
-            other for other in self.paths if path.startswith(f"{other}." if other else "") and other != path
+            other
+            for other in self.paths
+            if path.startswith(f"{other}." if other else "") and other != path
         ]
         parent = max(parents, key=len, default=None)
         if parent is not None and not self.paths[parent].visits:
@@ -371,7 +383,6 @@ class Run(Host):
             )
         return (
             "",
-            "its forward was never called: its weights may be used directly, a fused kernel may "
-            "stand in for it, or the branch was not taken",
+            _NEVER_CALLED,
             "ask for the module around it",
         )

@@ -10,7 +10,7 @@ from .._interleave.requests import Meet, Read
 from .._interleave.site import Site, spell
 from .._interleave.worker import Worker
 from .._protocol import Abort, ask, suspending
-from .._runtime.tracer import Backend, Body, Tracer
+from .._runtime.tracer import Backend, BlockBody, Body, Tracer
 from ..errors import CannotSuspendError, InvokeError, NotRunningError
 from .batch import split_rows
 from .modes import Modes
@@ -43,6 +43,7 @@ class InterleavingTracer(Tracer):
     max_rows: int | None = None
     _invokes: Sequence[Invoker] = ()
     _started: Sequence[Invoker] = ()
+    _ended: Sequence[Invoker] = ()
     _stopped = False
     _main: Worker | None = None
     _requests: dict[str, Any] | None = None
@@ -139,10 +140,10 @@ class InterleavingTracer(Tracer):
                 self._run(None)
             return worker.value
         finally:
-            for invoke in self._invokes:
+            for invoke in (*self._ended, *self._invokes):
                 invoke.close()
             # A finished tracer holds no model and no activation.
-            self._invokes = ()
+            self._invokes = self._ended = ()
             self._main = self._requests = None
             self.model = None
             self.fn = None
@@ -163,13 +164,10 @@ class InterleavingTracer(Tracer):
             self._stopped = run.interleaver.stopped
             self._visited = [*self._visited, *run.interleaver.passed]
             started, self._started = self._started, ()
-            try:
-                for invoke in started:
-                    invoke.push_names(self.keeps())
-            finally:
-                for invoke in started:
-                    invoke.close()
-                del run, started
+            self._ended = [*self._ended, *started]
+            for invoke in started:
+                invoke.push_names(self.keeps())
+            del run, started
 
     def _run_again(self, run: Run) -> None:
         """A further run begins, because the inputs did not fit into one."""
@@ -268,12 +266,22 @@ class InterleavingTracer(Tracer):
                 run.rules, run.total = model._batch_rules(), joined.total
                 run.rules.learn(model._module, function, args, kwargs, joined.total)
                 rows = {id(each): part for each, part in zip(given, joined.rows, strict=True)}
+        for invoke in self._ended:
+            # The blocks of earlier runs may have bound names that those of this one read.
+            assert invoke.worker is not None
+            invoke.worker.modes = None
+            run.interleaver.add(invoke.worker)
         for invoke in started:
             worker = invoke.worker
             assert worker is not None
             worker.rows = rows.get(id(invoke))
             run.interleaver.add(worker)
-            run.interleaver.start(worker)
+        _share_names([*self._ended, *started, *self._invokes])
+        for invoke in started:
+            if run.interleaver.ended:
+                break
+            assert invoke.worker is not None
+            run.interleaver.start(invoke.worker, invoke.value())
         return args, kwargs
 
     def _next_group(self, model: Traceable) -> Sequence[Invoker]:
@@ -293,6 +301,28 @@ class InterleavingTracer(Tracer):
                 )
         self._started, self._invokes = waiting[:count], waiting[count:]
         return self._started
+
+
+def _share_names(invokes: Sequence[Invoker]) -> None:
+    """Tell each block that has not started which names it shares with the others.
+
+    Args:
+        invokes: All of a trace, in written order.
+    """
+    bodies: list[tuple[Invoker, BlockBody]] = []
+    for invoke in invokes:
+        body = invoke.worker.body if invoke.worker is not None else None
+        if isinstance(body, BlockBody):
+            bodies.append((invoke, body))
+    earlier: set[str] = set()
+    later = [frozenset[str]()]
+    for _, body in reversed(bodies):
+        later.append(later[-1] | body.loads)
+    for (invoke, body), told in zip(bodies, reversed(later[:-1]), strict=True):
+        assert invoke.worker is not None
+        if not invoke.worker.started:
+            body.share(frozenset(earlier), told)
+        earlier |= body.stores
 
 
 class Invoker(Tracer):
@@ -317,7 +347,8 @@ class Invoker(Tracer):
         self._captured = body
         worker = self.worker = Worker(body)
         worker.modes = Modes()
-        worker.start(self.value())
+        if isinstance(body, BlockBody):
+            body.bind_now()
 
     def _run_block(self, body: Any) -> None:
         # The block runs later, and its names are put back after that.

@@ -10,8 +10,8 @@ from .._protocol import suspending
 from .._torch.base import Traceable
 from .._torch.tracers import InterleavingTracer
 from .._torch.tree import Node
-from .source import SourceAttribute
 from .cache import CachingTracer
+from .source import SourceAttribute
 from .steps import StepLoop, Steps, _go_on, go_on
 
 if TYPE_CHECKING:

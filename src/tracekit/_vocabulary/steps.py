@@ -198,4 +198,3 @@ def _cannot_wait(what: str) -> CannotSuspendError:
         "functions that it calls",
         fix="write the loop in the block itself, as `for step in tracer.iter[:]`",
     )
-
