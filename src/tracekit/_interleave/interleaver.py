@@ -43,6 +43,7 @@ NOTHING: Final = object()
 """What `visit` is given at a site that has no value of its own."""
 
 _ABORTS_BEFORE_CLOSE = 100
+_MOST_EDITS = 1 << 30
 
 
 Recorder = Callable[["Key", int, Any], None]
@@ -148,6 +149,7 @@ class Interleaver:
         wanted: How many bodies wait at each path and port. A site that is not in it may be
             passed without a call of `visit`.
         watched: Modules whose calls must be announced with `entered`.
+        openers: What is called when a watched module is called, before the bodies are served.
         recorders: What is shown the values of a site, when all bodies are done with them.
         standing: Where the model stands, while bodies are served.
         current: The body that runs at this moment.
@@ -170,6 +172,7 @@ class Interleaver:
         self.workers: list[Worker] = []
         self.wanted: dict[Key, int] = {}
         self.watched: set[str] = set()
+        self.openers: dict[str, list[Callable[[], None]]] = {}
         self.recorders: dict[Key, list[Recorder]] = {}
         self.clocks: dict[str, Clock] = {}
         self.passed: list[tuple[Key, int]] = []
@@ -180,8 +183,29 @@ class Interleaver:
 
     def add(self, worker: Worker) -> None:
         """Take a body into the run; written order is the order of these calls."""
-        worker.order = len(self.workers)
+        worker.order = sum(1 for each in self.workers if each.order >= 0)
         self.workers.append(worker)
+
+    def add_edit(self, worker: Worker, instead: Worker | None) -> None:
+        """Take a stored body into the run, before all others; its order is negative.
+
+        Args:
+            worker: The body.
+            instead: The same body in the forward before, whose place it takes.
+        """
+        if instead in self.workers:
+            # A new list: bodies may be being served.
+            worker.order = instead.order  # type: ignore[union-attr]
+            self.workers = [worker if each is instead else each for each in self.workers]
+            return
+        count = sum(1 for each in self.workers if each.order < 0)
+        worker.order = count - _MOST_EDITS
+        self.workers = [*self.workers[:count], worker, *self.workers[count:]]
+
+    def give_up(self, worker: Worker) -> None:
+        """The forward is over in which a stored body waits for something: tell it so."""
+        while not self.ended and isinstance(worker.pending, Read):
+            self._run(worker, Raised(self._too_late(worker, worker.pending)))
 
     def start(self, worker: Worker, value: object = None) -> None:
         """Run a body up to its first request."""
@@ -201,6 +225,8 @@ class Interleaver:
         if clock is not None:
             self._end_step(clock)
             clock.index += 1
+        for opener in self.openers.get(path, ()):
+            opener()
         self._serve()
         if self.ended:
             raise EndRun
@@ -452,6 +478,7 @@ class Interleaver:
 
     def _accept_step(self, worker: Worker, loop: Loop) -> object:
         clock = loop.clock
+        worker.stepped = True
         if loop.index is None and loop not in worker.loops:
             if worker.loops and clock is not None and not loop.single:
                 loop.base = worker.loops[-1].marks.get(clock.path, 0)
@@ -624,6 +651,7 @@ class Interleaver:
         self.standing = self.current = None
         self.wanted.clear()
         self.recorders.clear()
+        self.openers.clear()
 
     def _unwind(self) -> None:
         """Unwind what is suspended; `finally` blocks run, and requests in them raise."""

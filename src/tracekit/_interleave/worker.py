@@ -50,6 +50,7 @@ class Worker:
         rows: Which part of the batch it sees; `None` for all of it.
         pending: The request that it waits for.
         loops: The loops over steps that it is in, innermost last.
+        stepped: It has opened a loop over steps.
         value: What the body returned.
         error: What the body raised; taken out by whoever raises it on.
         aborted: It is being unwound; further requests end it too.
@@ -67,6 +68,7 @@ class Worker:
         "pending",
         "rows",
         "started",
+        "stepped",
         "told",
         "value",
     )
@@ -81,6 +83,7 @@ class Worker:
         self.value: object = None
         self.error: BaseException | None = None
         self.started = False
+        self.stepped = False
         self.aborted = False
         self.told = False
         self.modes: Any = None

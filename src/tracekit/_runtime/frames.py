@@ -189,6 +189,19 @@ def share_cells(source: FrameType, target: FrameType, names: Sequence[str]) -> N
         memory.write_slot(target, there[name], memory.read_slot(source, here[name]))
 
 
+def fill_cells(target: FrameType, names: Sequence[str], given: Sequence[CellType]) -> None:
+    """Put cells into a frame, which then shares their variables.
+
+    Args:
+        target: The frame of a generator that has not started.
+        names: Cell variables of its code.
+        given: A cell for each.
+    """
+    indexes = _layout(target.f_code).indexes
+    for name, cell in zip(names, given, strict=True):
+        memory.write_slot(target, indexes[name], cell)
+
+
 def unbinds(code: CodeType) -> bool:
     """Whether `push` can unbind variables: to refuse a block before it runs.
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .run import Run
+    from .tree import Tree
 
 _CAPTURE_MODULE: Final = "transformers.utils.output_capturing"
 _MISSING: Final = object()
@@ -266,6 +267,16 @@ def forward_of(module: nn.Module) -> Callable[..., Any]:
 def current_run() -> Run | None:
     """Give the innermost run of this thread."""
     return _runs.get(threading.get_ident())
+
+
+def runs_tree(tree: Tree) -> bool:
+    """Tell whether this thread is inside a run of a model."""
+    run = _runs.get(threading.get_ident())
+    while run is not None:
+        if run.tree is tree:
+            return True
+        run = run.outer
+    return False
 
 
 def begin(run: Run) -> None:

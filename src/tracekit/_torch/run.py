@@ -89,17 +89,19 @@ class Run(Host):
     Attributes:
         rules: Where the batch axes of all sites are, when several bodies see their own rows.
         total: Rows of the batch, in inputs.
+        base: The path of the module that was traced; stored edits at or below it take part.
         refuse: Says why a body may not ask for a site, beyond what the run itself knows.
     """
 
     rules: BatchRules | None = None
     total = 0
+    base = ""
     refuse: Callable[[Worker, Read], BaseException | None] | None = None
 
     def __init__(self, tree: Tree, owner: object, once: str | None) -> None:
         self.tree = tree
         self.once = once
-        self.interleaver = Interleaver(self, (tree, owner))
+        self.interleaver = Interleaver(self, (tree, owner, *tree.origins))
         self.spots: dict[Hooked, Spot] = {}
         self.paths: dict[str, Spot] = {}
         self.forwarding = False
@@ -136,6 +138,8 @@ class Run(Host):
         hooks.begin(self)
         try:
             self.modes = Modes()
+            for edit in self.tree.edits:
+                edit.attach(self)
             if worker is not None:
                 interleaver.add(worker)
                 interleaver.start(worker, value)
@@ -170,7 +174,7 @@ class Run(Host):
         finally:
             for body in interleaver.workers:
                 # A mode that a block leaves set is set after the `with` too, as inline.
-                if body.modes is not None and body.modes is not self.modes:
+                if body.order >= 0 and body.modes is not None and body.modes is not self.modes:
                     body.modes.set(Modes())
             self.frame = None
             hooks.end(self)
@@ -386,3 +390,27 @@ class Run(Host):
             _NEVER_CALLED,
             "ask for the module around it",
         )
+
+
+def edited_call(
+    tree: Tree,
+    base: str,
+    once: str | None,
+    call: Callable[[], tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]],
+    owner: object = None,
+) -> Any:
+    """Make a call with the stored edits, and without a block.
+
+    Args:
+        tree: The model.
+        base: The path of the module whose edits, and those below it, take part.
+        once: As for `Run`.
+        call: As for `Run.execute`.
+        owner: As for `Run`.
+
+    Returns:
+        What the call returned.
+    """
+    run = Run(tree, owner, once)
+    run.base = base
+    return run.execute(None, None, call)

@@ -14,7 +14,7 @@ from .._runtime.tracer import Backend, BlockBody, Body, Tracer
 from ..errors import CannotSuspendError, InvokeError, NotRunningError
 from .batch import split_rows
 from .modes import Modes
-from .run import Run
+from .run import Run, edited_call
 from .tree import Port
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ class InterleavingTracer(Tracer):
         model = self.model
         assert model is not None
         run = self._current = Run(model._tree, self, self._once())
+        run.base = model._path
         if not (self.args or self.kwargs):
             run.refuse = self._refuse
         try:
@@ -211,6 +212,8 @@ class InterleavingTracer(Tracer):
         assert model is not None
         self._begin()
         try:
+            if model._tree.edits:
+                return edited_call(model._tree, model._path, self._once(), self._call, self)
             function, args, kwargs = self._call()
             return function(*args, **kwargs)
         finally:

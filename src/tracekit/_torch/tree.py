@@ -22,6 +22,7 @@ from .._interleave.site import spell
 from .._protocol import Raised, Suspending, ask, suspending
 from ..errors import CannotSuspendError, NotRunningError, UnknownNameError
 from . import hooks
+from .run import edited_call
 from .values import checked_inputs, first_input, with_first_input
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Tree:
         node_class: What the nodes below the root are made of.
         nodes: Those that are alive, by path. A node holds its children and the tree; the tree
             does not hold the nodes, so that no cycle keeps a model alive.
+        edits: Stored edits, in the order in which they were made.
+        origins: The trees that this one is an edited copy of: their nodes mean the same modules.
         aliases: Names given by `rename=`: of a node's path, the alias and the real path below.
         places: What is asked for and is no module, by path.
     """
@@ -59,15 +62,23 @@ class Tree:
         self.node_class = node_class
         self.nodes: weakref.WeakValueDictionary[str, Node] = weakref.WeakValueDictionary()
         self.aliases: dict[str, dict[str, str]] = {}
+        self.edits: list[Any] = []
+        self.origins: tuple[Tree, ...] = ()
         self.places: dict[str, Place] = {}
         self._paths: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root, "node_class": self.node_class, "aliases": self.aliases}
+        return {
+            "root": self.root,
+            "node_class": self.node_class,
+            "aliases": self.aliases,
+            "edits": self.edits,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["root"], state["node_class"])  # type: ignore[misc]
         self.aliases = state["aliases"]
+        self.edits = state["edits"]
 
     def path_of(self, module: nn.Module, guess: str) -> str:
         """Give a module's name as in `named_modules()`: the first one if it has several.
@@ -246,7 +257,8 @@ class Node:
     def __call__(self, *args: Any, hook: bool = False, **kwargs: Any) -> Any:
         """Call the module.
 
-        Inside a block the call runs at once and is no visit; with `hook=True` other blocks may
+        Outside of a run stored edits take part. Inside a block the call runs at once, is no visit,
+        and no edit takes part; with `hook=True` other blocks may
         ask for what is inside it.
         """
         if hook:
@@ -257,6 +269,9 @@ class Node:
                     return self._module(*args, **kwargs)
                 finally:
                     run.forwarding = False
+        if self._tree.edits and not hooks.runs_tree(self._tree):
+            call = (self._module, args, kwargs)
+            return edited_call(self._tree, self._path, self._path, lambda: call)
         return self._module(*args, **kwargs)
 
     def skip(self, value: Any) -> None:
@@ -540,7 +555,16 @@ class _Method:
         self.__wrapped__ = method
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        result = self.__wrapped__(*args, **kwargs)
+        node, method = self._node, self.__wrapped__
+        if (
+            node._tree.edits
+            and not hasattr(nn.Module, method.__name__)
+            and not hooks.runs_tree(node._tree)
+        ):
+            call = (method, args, kwargs)
+            result = edited_call(node._tree, node._path, None, lambda: call)
+        else:
+            result = method(*args, **kwargs)
         return self._node if result is self._node._module else result
 
     def __getattr__(self, name: str) -> Any:
