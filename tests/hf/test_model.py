@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -1031,3 +1034,52 @@ def test_a_mistake_is_found_before_the_weights_are_loaded(tmp_path):
         model.trace(SHORT).run(mistaken)
 
     assert not model.dispatched
+
+
+class TestLife:
+    def test_a_model_is_freed_with_its_last_name(self):
+        gc.disable()
+        try:
+            model = built()
+            alive = weakref.ref(model._module)
+            with model.trace(SHORT) as tracer:
+                hidden = model.layers[0].attn.output
+            with model.generate(SHORT, max_new_tokens=2) as tracer:
+                _ = model.layers[0].output
+            del model
+
+            assert alive() is None
+            assert (1, 3, 32) == hidden.shape
+            assert 5 == len(tracer.tokens.ids[0])
+        finally:
+            gc.enable()
+
+    def test_a_standard_part_keeps_what_it_needs(self):
+        layer = built().layers[0]
+
+        assert "attn" in dir(layer)
+        assert "transformer.h.0.attn" == layer.attn.path
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+    def test_a_copy_is_a_model_of_its_own(self, copied):
+        model = built()
+        other = copied(model)
+        with torch.no_grad(), model.trace(SHORT):
+            expected = model.output.logits
+        with torch.no_grad():
+            other._module.transformer.wte.weight.zero_()
+            with other.trace(SHORT):
+                hidden = other.layers[0].output
+                changed = other.output.logits
+        with torch.no_grad(), model.trace(SHORT):
+            again = model.output.logits
+
+        assert other._module is not model._module
+        assert torch.equal(expected, again)
+        assert not torch.equal(expected, changed)
+        assert (1, 3, 32) == hidden.shape
+
+    def test_a_part_of_a_wrapper_that_is_gone(self, tmp_path):
+        embedding = LanguageModel(saved(tmp_path)).transformer.wte
+        with pytest.raises(WeightsNotLoadedError, match="`transformer.wte` is a part of is gone"):
+            _ = embedding.weight

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -136,20 +137,41 @@ class TransformersModel(Part):
         fill(self, "_loaded", loaded)
         fill(self, "_given_tokenizer", tokenizer)
         fill(self, "_given_processor", processor)
-        fill(self, "_standard_parts", {})
         super().__init__(module, rename=rename, validate=validate)
         fill(self, "_anatomy", self._find_anatomy())
+        self._make_reader()
+
+    def _make_reader(self) -> None:
+        # Parts hold the wrapper, and nothing that the wrapper holds may hold it: a model must be
+        # freed with its last name.
+        whole = weakref.proxy(self)
+        fill = object.__setattr__
+        fill(self, "_standard_parts", weakref.WeakValueDictionary())
         fill(
             self,
             "_reader",
-            Reader(module, lambda: self.tokenizer, lambda: self.processor, self._embed),
+            Reader(
+                self._module,
+                lambda: whole.tokenizer,
+                lambda: whole.processor,
+                lambda ids: whole._embed(ids),  # noqa: PLW0108  # a bound method holds its object
+            ),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds; the reader is made again."""
+        made_again = ("_reader", "_standard_parts")
+        return {k: v for k, v in super().__getstate__().items() if k not in made_again}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._make_reader()
 
     _checkpoint: Checkpoint | None
     _loaded: bool
     _given_tokenizer: Any
     _given_processor: Any
-    _standard_parts: dict[str, StandardPart]
+    _standard_parts: weakref.WeakValueDictionary[str, StandardPart]
     _anatomy: Anatomy | NoStandardNameError
     _reader: Reader
 
@@ -302,6 +324,7 @@ class TransformersModel(Part):
             found = cls.__new__(cls)
             assert module is not None
             found._attach(self._tree, path, module)
+            object.__setattr__(found, "_owner", self)
             self._standard_parts[path] = found
         return found
 

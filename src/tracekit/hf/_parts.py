@@ -35,9 +35,20 @@ class Part(Model):
 
     @property
     def _whole(self) -> TransformersModel:
-        """The wrapper of the whole model."""
-        root: TransformersModel = self._tree.nodes[""]  # type: ignore[assignment]
-        return root
+        """The wrapper of the whole model.
+
+        Raises:
+            WeightsNotLoadedError: `weights-not-loaded`. It is gone, and so is what it knew.
+        """
+        root: Any = self._tree.nodes.get("")
+        if root is None or not hasattr(type(root), "dispatched"):
+            raise WeightsNotLoadedError(
+                f"the wrapper of the model that `{self._path}` is a part of is gone",
+                why="it knows where the weights are, and it was kept under no name",
+                fix='keep it: model = LanguageModel("...")',
+            )
+        whole: TransformersModel = root
+        return whole
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
@@ -104,6 +115,11 @@ class StandardPart(Part):
     """A part under its standard name: its output is one tensor, whatever the module returns."""
 
     output = TENSOR_OUTPUT
+    _owner: TransformersModel
+
+    @property
+    def _whole(self) -> TransformersModel:
+        return self._owner
 
     def _standard(self, path: str) -> StandardPart:
         return self._whole._standard(path)

@@ -78,16 +78,17 @@ class TransformersTracer(ModelTracer):
         """Run *body* in step with the model; its weights are loaded first if they are not."""
         model: Any = self.model
         self._common = {}
+        whole = model._whole
         if not self.scanning:
-            model.root.dispatch()
-        model.root._begin_run(self)
+            whole.dispatch()
+        whole._begin_run(self)
         return super().execute(body)
 
     def call(self) -> Any:
         """Make the call without a block; the weights are loaded first if they are not."""
         model: Any = self.model
         self._common = {}
-        model.root.dispatch()
+        model._whole.dispatch()
         return super().call()
 
     def _call(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -106,7 +107,7 @@ class TransformersTracer(ModelTracer):
         return generate, args, kwargs
 
     def _next_group(self, model: Traceable) -> Sequence[Invoker]:
-        whole: Any = model.root
+        whole: Any = model._whole
         options = {key: value for key, value in self._common.items() if key not in _ONCE}
         for each in self._invokes:
             if each.has_input and not (each.args and isinstance(each.args[0], Prompt)):

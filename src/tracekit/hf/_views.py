@@ -220,8 +220,8 @@ class HeadPort(Port):
         super().__init__(name, "output", None, doc)
 
     def _site(self, node: Any) -> tuple[object, str, str, View]:
-        root = node.root
-        site = head_site(node._module, self.name, root.sizes)
+        whole = node._whole
+        site = head_site(node._module, self.name, whole.sizes)
         owner, path = node._site_owner()
         return owner, f"{path}.{site.child}", site.port, site.view
 
