@@ -37,8 +37,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import NoAttentionWeightsError as NoAttentionWeightsError
     from .errors import NoGradientError as NoGradientError
     from .errors import NoStandardNameError as NoStandardNameError
-    from .errors import NoTokenizerError as NoTokenizerError
     from .errors import NotCachedError as NotCachedError
+    from .errors import NoTokenizerError as NoTokenizerError
     from .errors import NotRunningError as NotRunningError
     from .errors import OutOfOrderError as OutOfOrderError
     from .errors import PromptError as PromptError
@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import UnknownNameError as UnknownNameError
     from .errors import UnsupportedError as UnsupportedError
     from .errors import UnsupportedGenerationError as UnsupportedGenerationError
+    from .errors import UnsupportedModuleError as UnsupportedModuleError
     from .errors import UnsupportedPythonError as UnsupportedPythonError
     from .errors import ValueNotKnownError as ValueNotKnownError
     from .errors import WaitError as WaitError
@@ -106,6 +107,7 @@ _HOMES = {
     "UnknownNameError": ".errors",
     "UnsupportedError": ".errors",
     "UnsupportedGenerationError": ".errors",
+    "UnsupportedModuleError": ".errors",
     "UnsupportedPythonError": ".errors",
     "ValueNotKnownError": ".errors",
     "WaitError": ".errors",

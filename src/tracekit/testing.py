@@ -448,7 +448,7 @@ def _modes() -> dict[str, object]:
         "default dtype": torch.get_default_dtype(),
         "default device": torch.get_default_device(),
         "dispatch modes": len(_get_current_dispatch_mode_stack()),
-        "function modes": torch._C._len_torch_function_stack(),  # noqa: SLF001  # no public way
+        "function modes": torch._C._len_torch_function_stack(),  # no public way
     }
 
 
@@ -502,7 +502,7 @@ _ENGINE_MODULES = frozenset(
 )
 
 
-def suspended_bodies() -> list[Generator[Any, Any, Any]]:
+def suspended_bodies() -> list[GeneratorType[Any, Any, Any]]:
     """List the suspended generators of the process that are rewritten code, or code of ours."""
     package = __file__.removesuffix("testing.py")
     found = []

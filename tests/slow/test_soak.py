@@ -1,0 +1,78 @@
+"""Thousands of traces: nothing is kept, and memory stays flat. With the collector off."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+import weakref
+
+import pytest
+
+from tracekit import Tracer
+from tracekit.testing import Residue, run_traced
+
+BLOCKS = {
+    "plain": "with trace():\n    x = [i for i in range(3)]\n",
+    "asks": "def f(): return ask(1)\nwith trace():\n    x = f() + ask(2)\n",
+    "raises": "try:\n    with trace():\n        ask(ValueError('v'))\nexcept ValueError: pass\n",
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_code_that_is_thrown_away_takes_its_twins_along(name):
+    """Each program is compiled anew, as a notebook does all day."""
+    for _ in range(50):
+        run_traced(BLOCKS[name])
+    gc.collect()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(1000):
+        run_traced(BLOCKS[name])
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert after - before < 200_000
+
+
+def test_one_block_many_times_without_the_collector():
+    class Held:
+        pass
+
+    def run():
+        held = Held()
+        with Tracer() as tracer:
+            inside = held
+        return weakref.ref(held), weakref.ref(tracer)
+
+    residue = Residue()
+    gc.collect()
+    gc.disable()
+    try:
+        alive = [ref for _ in range(5000) for ref in run() if ref() is not None]
+    finally:
+        gc.enable()
+
+    assert [] == alive
+    residue.check()
+
+
+def test_a_model_is_freed_without_the_collector():
+    torch = pytest.importorskip("torch")
+    import tracekit
+
+    def run():
+        model = tracekit.Model(torch.nn.Linear(4, 4))
+        with model.trace(torch.ones(1, 4)):
+            out = model.output
+        return weakref.ref(model), weakref.ref(out)
+
+    run()
+    gc.collect()
+    gc.disable()
+    try:
+        alive = [ref for _ in range(500) for ref in run() if ref() is not None]
+    finally:
+        gc.enable()
+
+    assert [] == alive
