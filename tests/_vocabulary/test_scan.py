@@ -205,6 +205,19 @@ class TestReport:
         assert "peak of activations" in str(report)
         assert "float32[2, 8]" in str(report)
 
+    def test_the_wrapper_shows_the_shapes(self, model):
+        before = repr(model)
+        with model.scan(X):
+            pass
+
+        assert "->" not in before
+        assert repr(model).endswith(")  -> float32[2, 3]")
+        assert "(first): Linear(in_features=4, out_features=8, bias=True)  -> float32[2, 8]" in (
+            repr(model)
+        )
+        assert repr(model.first).endswith("-> float32[2, 8]")
+        assert not list(tensors(model._tree.shapes))
+
     def test_before_the_end(self, model):
         with model.scan(X) as tracer:
             with pytest.raises(RuntimeError, match="after its `with`"):

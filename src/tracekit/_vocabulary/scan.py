@@ -210,8 +210,7 @@ class Scanning(InterleavingTracer):
             report.guesses = fake.guesses
             report.peak_bytes = meter.peak
             self._report = report
-            shapes = {record.path: record.output for record in report.records}
-            object.__setattr__(root, "_scanned", shapes)
+            root._tree.shapes = {record.path: record.output for record in report.records}
         return result
 
     def _run_block(self, body: Any) -> None:
