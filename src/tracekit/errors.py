@@ -193,6 +193,10 @@ class InvokeError(TraceError, slug="invoke-refused"):
     """An input was given to a run that cannot take it, or a run has no place for a request."""
 
 
+class UnsupportedModuleError(UnsupportedError, slug="unsupported-module"):
+    """A value was asked for inside a module that does not call its children from Python."""
+
+
 class UnknownNameError(TraceError, AttributeError, slug="unknown-name"):
     """No module, alias or port has this name. The message lists the nearest."""
 

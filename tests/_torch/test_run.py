@@ -19,6 +19,7 @@ from tracekit import (
     NeverRanError,
     NotRunningError,
     OutOfOrderError,
+    UnsupportedModuleError,
 )
 from tracekit._interleave.site import Site
 
@@ -533,6 +534,38 @@ class TestErrors:
                 1 / 0
 
         assert torch.equal(before, net[0](X))
+
+    def test_an_error_says_where_the_model_stood(self, clean):
+        model = Model(clean(mlp()))
+        with pytest.raises(ZeroDivisionError) as caught:
+            with model.trace(X):
+                model[1].output
+                1 / 0
+
+        assert caught.value.__notes__ == ["tracekit: the model stood at `model.1.output`"]
+
+    def test_what_was_visited_when_it_was_asked_for(self, clean):
+        model = Model(clean(mlp()))
+        with pytest.raises(OutOfOrderError) as caught:
+            with model.trace(X):
+                model[1].output
+                model[0].output
+
+        assert caught.value.seen == (
+            "sites visited before it was asked for, oldest first: model.1.input, model.1.output\n"
+            "it was not called after that: it had run before, or does not run at all"
+        )
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+    @pytest.mark.parametrize("kind", ["script", "parallel"])
+    def test_inside_a_module_that_calls_no_python(self, kind):
+        inner = torch.jit.trace(mlp(), X) if kind == "script" else nn.DataParallel(mlp())
+        net = nn.Sequential(inner)
+        model = Model(net)
+        child = model.find("*0.*")[0] if kind == "script" else model[0]["module"][0]
+        with pytest.raises(UnsupportedModuleError, match="cannot be served"):
+            with model.trace(X):
+                child.output
 
     def test_another_model_is_refused(self, clean):
         model, other = Model(clean(mlp())), Model(clean(mlp()))

@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 from .._protocol import Abort, AwaitName, Raised
 from ..errors import (
     InternalError,
-    NeverRanError,
     OutOfOrderError,
     StepsWarning,
     TracekitError,
-    WaitError,
 )
 from . import flow
+from .messages import deadlock, foreign, note_place, note_writes, too_late
 from .position import Clock
 from .requests import Meet, NextStep, Read, Skip, Stop, Write
-from .site import Site, spell, spell_recent
+from .site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,7 +194,7 @@ class Interleaver:
         """
         if instead in self.workers:
             # A new list: bodies may be being served.
-            worker.order = instead.order  # type: ignore[union-attr]
+            worker.order = instead.order
             self.workers = [worker if each is instead else each for each in self.workers]
             return
         count = sum(1 for each in self.workers if each.order < 0)
@@ -205,7 +204,7 @@ class Interleaver:
     def give_up(self, worker: Worker) -> None:
         """The forward is over in which a stored body waits for something: tell it so."""
         while not self.ended and isinstance(worker.pending, Read):
-            self._run(worker, Raised(self._too_late(worker, worker.pending)))
+            self._run(worker, Raised(too_late(self, worker, worker.pending)))
 
     def start(self, worker: Worker, value: object = None) -> None:
         """Run a body up to its first request."""
@@ -325,6 +324,8 @@ class Interleaver:
     def _failed(self, worker: Worker) -> None:
         error, worker.error = worker.error, None
         self.ended = True
+        if self.standing is not None and error is not None:
+            note_place(error, self.standing.site)
         if isinstance(error, Abort):
             return
         if worker.aborted:
@@ -349,6 +350,7 @@ class Interleaver:
                 if isinstance(refusal, TracekitError) and not refusal.where:
                     refusal.where = worker.where()
                 return Raised(refusal)
+            worker.asked = len(self.passed)
             key = request.key  # type: ignore[union-attr]
             self.wanted[key] = self.wanted.get(key, 0) + 1
             return WAIT
@@ -453,16 +455,16 @@ class Interleaver:
     def _refuse_site(self, worker: Worker, request: Read) -> BaseException | None:
         """Say why the site of a new request cannot come, if that is known already."""
         if request.owner not in self.owners:
-            return self._foreign(worker, request)
+            return foreign(worker, request)
         path, port = request.key
         loops = worker.loops
         loop = loops[-1] if loops else None
         if loop is not None and loop.clock is None and loop.index is not None:
             if self.host.count(request.key) > loop.index:
-                return self._too_late(worker, request)
+                return too_late(self, worker, request)
             loop.paths.add(path)
         if self.over or (self.closing and port != "result"):
-            return self._too_late(worker, request)
+            return too_late(self, worker, request)
         return self.host.reach(worker, request)
 
     # Steps.
@@ -562,7 +564,7 @@ class Interleaver:
         if depth is None or loops[depth].index is None:
             return WAIT
         if isinstance(request, Read):
-            return Raised(self._too_late(worker, request))
+            return Raised(too_late(self, worker, request))
         if isinstance(request, NextStep) and request.loop in loops[depth + 1 :]:
             return self._outrun(worker, request.loop)
         return WAIT
@@ -594,7 +596,7 @@ class Interleaver:
         self.closing = True
         if error is not None and not isinstance(error, EndRun) and not self.ended:
             self.model_error = error
-            self._add_note(error)
+            note_writes(error, self.writes)
         if last is not None:
             self.standing = last
             self.passed.append((last.key, last.visit))
@@ -639,9 +641,9 @@ class Interleaver:
         if isinstance(request, NextStep):
             self._run(worker, self._outrun(worker, request.loop))
         elif isinstance(request, Read):
-            self._run(worker, Raised(self._too_late(worker, request)))
+            self._run(worker, Raised(too_late(self, worker, request)))
         else:
-            self._run(worker, Raised(self._deadlock(worker, waiting)))
+            self._run(worker, Raised(deadlock(worker, waiting)))
 
     def close(self) -> None:
         """Let go of the host, the bodies and the values; `passed` and `writes` stay."""
@@ -659,72 +661,3 @@ class Interleaver:
             if worker.pending is not None:
                 worker.aborted = True
                 self._run(worker, Raised(Abort()))
-
-    # Messages.
-
-    def _add_note(self, error: BaseException) -> None:
-        try:
-            for site, place in self.writes[-3:]:
-                error.add_note(f"tracekit: `{site}` had been written by the block, at {place}")
-        except Exception:  # noqa: BLE001 - an error that takes no notes is raised without
-            return
-
-    def _foreign(self, worker: Worker, request: Read) -> BaseException:
-        return NeverRanError(
-            f"`{spell(request.key[0], request.name)}` belongs to another model than the one "
-            "that this block runs in step with",
-            where=worker.where(),
-            why="a block is served by its own run; it cannot wait for another one",
-            fix="read the value before this block begins, in the block of its own model",
-        )
-
-    def _too_late(self, worker: Worker, request: Read) -> BaseException:
-        path = request.key[0]
-        name = spell(path, request.name)
-        recent = f"sites visited so far, oldest first: {spell_recent(self.visited())}"
-        seen, why, fix = self.host.explain(request)
-        seen = f"{recent}\n{seen}" if seen else recent
-        count = self.host.count(request.key)
-        if count or not why:
-            error: BaseException = OutOfOrderError(
-                f"`{name}` was asked for, but the model is already past it"
-                + (f" ({count} times)" if count > 1 else ""),
-                where=worker.where(),
-                seen=seen,
-                why="a block runs once, in step with the model, "
-                "and a site can be reached only before the model leaves it",
-                fix=fix
-                or "ask in the order in which the model runs, "
-                "or read the value in an invoke of its own",
-            )
-        else:
-            error = NeverRanError(
-                f"`{name}` was asked for, but `{spell(path, '')}` did not run",
-                where=worker.where(),
-                seen=seen,
-                why=why,
-                fix=fix,
-            )
-        error.__cause__ = self.model_error
-        return error
-
-    def _deadlock(self, worker: Worker, waiting: list[Worker]) -> BaseException:
-        request = worker.pending
-        others = "\n".join(
-            f"{other.where()} waits for {other.pending!r}" for other in waiting if other != worker
-        )
-        if isinstance(request, Meet):
-            count = len(request.barrier.arrived)
-            what = f"{request.barrier!r} was reached by {count} blocks only"
-            fix = f"call it in {request.barrier.participants} blocks, or give the right number"
-        else:
-            name = request.name if isinstance(request, AwaitName) else ""
-            what = f"the name `{name}`, which an earlier block binds, can never be bound"
-            fix = "bind it before the earlier block waits for this one"
-        return WaitError(
-            what,
-            where=worker.where(),
-            seen=others,
-            why="each block waits for another one, and the model is at its end",
-            fix=fix,
-        )

@@ -51,6 +51,7 @@ class Worker:
         pending: The request that it waits for.
         loops: The loops over steps that it is in, innermost last.
         stepped: It has opened a loop over steps.
+        asked: How many sites the model had visited when the pending request was made.
         value: What the body returned.
         error: What the body raised; taken out by whoever raises it on.
         aborted: It is being unwound; further requests end it too.
@@ -59,6 +60,7 @@ class Worker:
 
     __slots__ = (
         "aborted",
+        "asked",
         "body",
         "error",
         "generator",
@@ -86,6 +88,7 @@ class Worker:
         self.stepped = False
         self.aborted = False
         self.told = False
+        self.asked = 0
         self.modes: Any = None
 
     def __repr__(self) -> str:

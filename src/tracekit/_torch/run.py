@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from torch import nn
 
 from .._interleave.interleaver import EndRun, Host, Interleaver, Standing
 from .._interleave.site import spell
-from ..errors import NeverRanError
+from ..errors import NeverRanError, UnsupportedModuleError
 from . import hooks
 from .batch import Shared, join_parts
 from .held import Held
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .tree import Tree
 
 RESULT: Final[Key] = ("", "result")
+_CLOSED: Final = (torch.jit.ScriptModule, nn.DataParallel)
 _UNIMPLEMENTED: Final = nn.Module.forward
 _NEVER_CALLED: Final = (
     "its forward was never called: its weights may be used directly, a fused kernel may stand in "
@@ -303,6 +305,14 @@ class Run(Host):
         if late and path == self.once:
             self._watch_return(path)
             return None
+        for name, module in chain[:-1]:
+            if isinstance(module, _CLOSED):
+                return UnsupportedModuleError(
+                    f"`{spell(path, '')}` is inside `{spell(name, '')}`, a "
+                    f"{type(module).__name__}, and cannot be served",
+                    why="it does not call its children from Python in the thread of the run",
+                    fix=f"ask for `{spell(name, 'output')}`, or trace the plain module",
+                )
         running = self._running_unhooked() if late else ()
         for name, module in chain:
             if name in self.paths or (name == self.once and module is not target):
@@ -369,7 +379,13 @@ class Run(Host):
         if spot.skipped and request.key[1] == "skip":
             return ("it was skipped already", "", "")
         if spot.late:
-            return ("", "", "")
+            return (
+                ""
+                if spot.visits
+                else "it was not called after that: it had run before, or does not run at all",
+                "",
+                "",
+            )
         place = self.tree.places.get(path)
         if place is not None:
             return place._explain(self)

@@ -33,6 +33,15 @@ _MADE_AGAIN: Final = frozenset({"_requests", "_nodes", "_rules", "_first_paramet
 _LISTS: Final = (nn.ModuleList, nn.Sequential)
 
 
+def child_of(module: nn.Module, name: str) -> nn.Module | None:
+    """Give the direct child of that name, `None` if there is none.
+
+    A scripted module's table of children has no `get`.
+    """
+    children = module._modules
+    return children[name] if name in children else None  # noqa: SIM401 - it has no `get`
+
+
 class Place(Protocol):
     """Where a run can be asked to stand besides modules, such as an operation in a forward."""
 
@@ -103,7 +112,7 @@ class Tree:
         module: nn.Module | None = self.root
         if path:
             for name in path.split("."):
-                module = module._modules.get(name) if module is not None else None
+                module = child_of(module, name) if module is not None else None
         return module
 
     def chain(self, path: str) -> list[tuple[str, nn.Module]]:
@@ -114,7 +123,7 @@ class Tree:
             name = ""
             for part in path.split("."):
                 name = f"{name}.{part}" if name else part
-                child = module._modules.get(part)
+                child = child_of(module, part)
                 if child is None:
                     raise UnknownNameError(f"`{spell(name, '')}` is no longer in the model")
                 module = child
@@ -309,7 +318,7 @@ class Node:
         return self._tree.node(above, module)
 
     def _child(self, name: str) -> Node | None:
-        child = self._module._modules.get(name)
+        child = child_of(self._module, name)
         if child is None:
             return None
         node = self._nodes.get(name)
