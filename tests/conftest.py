@@ -29,15 +29,14 @@ hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev")
 )
 
-# The lower floors and their tests run where torch is not installed. These need it.
-NEEDS_TORCH = ("_torch", "_vocabulary", "hf", "test_torch_*.py")
-
 collect_ignore = ["typing", "corpus"]
 collect_ignore_glob: list[str] = []
+# The lower floors and their tests run where torch is not installed. These need it.
 if not TORCH:
-    collect_ignore_glob += [f"{name}/*" if "." not in name else name for name in NEEDS_TORCH]
-if not TRANSFORMERS:
-    collect_ignore_glob += ["hf/*"]
+    collect_ignore += ["_torch", "_vocabulary", "hf"]
+    collect_ignore_glob += ["test_torch_*.py"]
+elif not TRANSFORMERS:
+    collect_ignore += ["hf"]
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

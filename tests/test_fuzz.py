@@ -34,7 +34,7 @@ def batches():
             )
 
 
-@pytest.mark.parametrize(("kind", "asks", "start", "count"), batches())
+@pytest.mark.parametrize(("kind", "asks", "start", "count"), list(batches()))
 def test_traced_is_inline(kind, asks, start, count):
     child = Path(__file__).with_name("fuzz_child.py")
     done = subprocess.run(
