@@ -152,12 +152,15 @@ class Worker:
         found: tuple[CodeType, int] | None = None
         generator: Any = self.generator
         while generator is not None:
-            frame: FrameType | None = getattr(generator, "gi_frame", None)
-            if frame is None:
+            code = getattr(generator, "gi_code", None)
+            if code is None:
                 break
-            code = frame.f_code
+            # A frame object is made when it is asked for: only for the user's own code.
             if not code.co_filename.startswith(_OURS):
-                found = (code, frame.f_lasti)
+                frame: FrameType | None = generator.gi_frame
+                if frame is None:
+                    break
+                found = (frame.f_code, frame.f_lasti)
             generator = generator.gi_yieldfrom
         return found
 

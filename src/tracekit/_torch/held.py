@@ -77,14 +77,13 @@ class Held:
 
     def add(self, worker: Worker, standing: Standing, value: object) -> None:
         """Note what a block has read."""
-        if type(value) is torch.Tensor:
-            if not value.is_inference():
-                self._entries.append(_Entry(value, standing, worker.asking()))
-            return
         asking = worker.asking()
-        for tensor in tensors(value):
-            if not tensor.is_inference():  # those have no version counter
-                self._entries.append(_Entry(tensor, standing, asking))
+        for tensor in (value,) if type(value) is torch.Tensor else tensors(value):
+            try:
+                entry = _Entry(tensor, standing, asking)
+            except RuntimeError:
+                continue  # an inference tensor has no version counter
+            self._entries.append(entry)
 
     def model_ran(self, *, all_of_them: bool = False) -> None:
         """A block resumes, or the run is over: what changed was changed by the model."""
@@ -109,7 +108,15 @@ class Held:
                 )
 
     def _changed(self, *, all_of_them: bool) -> list[tuple[_Entry, torch.Tensor]]:
-        entries = self._entries if all_of_them else self._entries[-_RECENT:]
+        entries = self._entries
+        if len(entries) > _RECENT and not all_of_them:
+            entries = entries[-_RECENT:]
+        for entry in entries:
+            tensor = entry.ref()
+            if tensor is not None and tensor._version != entry.version:
+                break
+        else:
+            return []
         changed = []
         for entry in entries:
             tensor = entry.ref()
