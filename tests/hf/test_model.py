@@ -485,11 +485,10 @@ class TestInputs:
 
         assert loss == model._module(**ids, labels=ids["input_ids"]).loss
 
-    def test_an_option_of_generate(self):
-        with pytest.raises(
-            GenerateOnlyError, match=r"`max_new_tokens` was given to trace\(\)"
-        ) as e:
-            built().trace(SHORT, max_new_tokens=3)
+    @pytest.mark.parametrize("word", ["trace", "scan"])
+    def test_an_option_of_generate(self, word):
+        with pytest.raises(GenerateOnlyError, match="`max_new_tokens` was given to one") as e:
+            getattr(built(), word)(SHORT, max_new_tokens=3)
 
         assert "model.generate(prompt, max_new_tokens=3)" == e.value.fix
 

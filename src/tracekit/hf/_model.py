@@ -11,7 +11,6 @@ aliases made before the weights were loaded hold after it.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -42,8 +41,8 @@ from ._load import (
 )
 from ._names import Anatomy, Sizes, anatomy, sizes
 from ._parts import Part, StandardAttention, StandardLayer, StandardLayers, StandardPart
-from ._prompts import Prompt, cached_columns, given_cache, rows_of
-from ._tokens import Schedule, Tokens
+from ._prompts import Prompt, rows_of
+from ._tokens import Tokens, tokens_of
 from ._tracer import TransformersTracer
 
 _GENERATE_ONLY: Final = (
@@ -401,15 +400,34 @@ class TransformersModel(Part):
         Raises:
             GenerateOnlyError: `generate-only`. An option of `generate`.
         """
-        if not is_generation(kwargs.get("fn")) and kwargs.get("fn") != "generate":
-            for name in _GENERATE_ONLY:
-                if name in kwargs:
-                    raise GenerateOnlyError(
-                        f"`{name}` was given to trace()",
-                        why="trace() is one forward of the model; generate() makes new tokens",
-                        fix=f"model.generate(prompt, {name}={kwargs[name]!r})",
-                    )
+        self._refuse_generate_only(kwargs)
         return super().trace(*args, **kwargs)
+
+    def scan(self, *args: Any, **kwargs: Any) -> Any:
+        """Give a tracer that runs block and model on shapes: no weight is loaded or read.
+
+        Args:
+            *args: The prompt, as for `trace`.
+            **kwargs: As for `trace`; with `fn="generate"`, as for `generate`.
+
+        Raises:
+            GenerateOnlyError: `generate-only`. An option of `generate`, without `fn="generate"`.
+        """
+        self._refuse_generate_only(kwargs)
+        return super().scan(*args, **kwargs)
+
+    @staticmethod
+    def _refuse_generate_only(kwargs: dict[str, Any]) -> None:
+        if kwargs.get("fn") == "generate" or is_generation(kwargs.get("fn")):
+            return
+        for name in _GENERATE_ONLY:
+            if name in kwargs:
+                raise GenerateOnlyError(
+                    f"`{name}` was given to one forward",
+                    why="trace() and scan() are one forward of the model; generate() makes new "
+                    "tokens",
+                    fix=f"model.generate(prompt, {name}={kwargs[name]!r})",
+                )
 
     def _prepare(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -436,57 +454,17 @@ class TransformersModel(Part):
 
     def _count_tokens(self, prompt: Prompt, tracer: TransformersTracer) -> Tokens | None:
         """Lay out the tokens of a run."""
-        generating = tracer.fn == "generate"
-        fields, options = prompt.fields, prompt.options
-        ids, embeds = fields.get("input_ids"), fields.get("inputs_embeds")
-        lead = ids if ids is not None else embeds
-        if self._reader.encoder_decoder and generating:
-            # The steps are the decoder's; its prompt is the token that it starts with.
-            start = fields.get("decoder_input_ids")
-            ids, fields = None, {}
-            lead = start if start is not None else torch.zeros(prompt.rows, 1)
-        if lead is None:
-            return None
-        mask = fields.get("attention_mask")
-        if mask is None or mask.dim() != 2 or mask.shape[0] != lead.shape[0]:
-            mask = torch.ones(lead.shape[:2])
-
-        def setting(name: str, default: Any = None) -> Any:
-            for place in (options, options.get("generation_config")):
-                found = place.get(name) if isinstance(place, dict) else getattr(place, name, None)
-                if found is not None:
-                    return found
-            found = getattr(getattr(self._module, "generation_config", None), name, None)
-            return default if found is None else found
-
-        cache = given_cache(options)
-        past = 0 if cache is None else cached_columns(cache)
-        width = max(lead.shape[1], mask.shape[1])
-        schedule = Schedule(past, width if generating and width > past else past + lead.shape[1])
-        copies, beams, ends = 1, 1, []
-        if generating:
-            beams = setting("num_beams", 1)
-            copies = max(beams, setting("num_return_sequences", 1))
-            found = setting("eos_token_id", [])
-            ends = [found] if isinstance(found, int) else list(found)
-            schedule = dataclasses.replace(
-                schedule,
-                chunk=setting("prefill_chunk_size"),
-                cached=bool(setting("use_cache", default=True)),
-            )
         try:
             decode = self.tokenizer.decode
         except NoTokenizerError:
             decode = None
-        return Tokens(
-            ids,
-            mask,
-            schedule=schedule,
-            step=tracer._forwards,
+        return tokens_of(
+            prompt,
+            tracer._forwards,
             decode=None if decode is None else lambda one: decode([one]),
-            ends=ends,
-            copies=copies,
-            reorders=beams > 1,
+            generating=tracer.fn == "generate",
+            of_decoder=self._reader.encoder_decoder,
+            defaults=getattr(self._module, "generation_config", None),
         )
 
     def _join(

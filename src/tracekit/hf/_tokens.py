@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from tracekit.errors import PromptError
+
+from ._prompts import Prompt, cached_columns, given_cache
 
 PAD: Final = -1
 """The number of a column that holds no token of its row."""
@@ -327,3 +329,74 @@ class Tokens:
                 parts.append(value[row].index_select(axis - 1, columns))
             result.append(torch.cat(parts, axis - 1))
         return result
+
+
+def tokens_of(
+    prompt: Prompt,
+    step: Callable[[], int],
+    *,
+    decode: Callable[[int], str] | None,
+    generating: bool,
+    of_decoder: bool,
+    defaults: object,
+) -> Tokens | None:
+    """Lay out the tokens of a run.
+
+    Args:
+        prompt: All its prompts, merged.
+        step: Gives the number of the forward that runs now; negative before the first.
+        decode: Gives the text of one token id.
+        generating: It is a generation.
+        of_decoder: The model has an encoder and a decoder; the steps are the decoder's.
+        defaults: The model's generation config, for options that are not given.
+
+    Returns:
+        The tokens; `None` for a run of images or audio alone.
+    """
+    fields, options = prompt.fields, prompt.options
+    ids, embeds = fields.get("input_ids"), fields.get("inputs_embeds")
+    lead = ids if ids is not None else embeds
+    if of_decoder and generating:
+        # The steps are the decoder's; its prompt is the token that it starts with.
+        start = fields.get("decoder_input_ids")
+        ids, fields = None, {}
+        lead = start if start is not None else torch.zeros(prompt.rows, 1)
+    if lead is None:
+        return None
+    mask = fields.get("attention_mask")
+    if mask is None or mask.dim() != 2 or mask.shape[0] != lead.shape[0]:
+        mask = torch.ones(lead.shape[:2])
+
+    def setting(name: str, default: Any = None) -> Any:
+        for place in (options, options.get("generation_config")):
+            found = place.get(name) if isinstance(place, dict) else getattr(place, name, None)
+            if found is not None:
+                return found
+        found = getattr(defaults, name, None)
+        return default if found is None else found
+
+    cache = given_cache(options)
+    past = 0 if cache is None else cached_columns(cache)
+    width = max(lead.shape[1], mask.shape[1])
+    schedule = Schedule(past, width if generating and width > past else past + lead.shape[1])
+    copies, beams, ends = 1, 1, []
+    if generating:
+        beams = setting("num_beams", 1)
+        copies = max(beams, setting("num_return_sequences", 1))
+        found = setting("eos_token_id", [])
+        ends = [found] if isinstance(found, int) else list(found)
+        schedule = dataclasses.replace(
+            schedule,
+            chunk=setting("prefill_chunk_size"),
+            cached=bool(setting("use_cache", default=True)),
+        )
+    return Tokens(
+        ids,
+        mask,
+        schedule=schedule,
+        step=step,
+        decode=decode,
+        ends=ends,
+        copies=copies,
+        reorders=beams > 1,
+    )
