@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from .._bytecode.listing import list_operations
 from ..errors import SourceNotAvailableError
 
 
@@ -122,17 +123,27 @@ def _function(target: FunctionType, name: str) -> Callee:
 
 
 def _cell_of(target: FunctionType, wrapped: Any) -> int | None:
-    """The cell through which a decorator's function calls what it decorates."""
+    """The cell through which a decorator's function calls what it decorates.
+
+    One that only hands it on, for instance as the default of a registry of implementations, may
+    call another function: then its own operations are those that run.
+    """
     if not isinstance(wrapped, (FunctionType, MethodType, functools.partial)):
         return None
     for at, cell in enumerate(target.__closure__ or ()):
         try:
-            if cell.cell_contents is wrapped:
-                return at
+            found = cell.cell_contents is wrapped
         except ValueError:
             # An empty cell.
             continue
+        if found and _calls(target.__code__, target.__code__.co_freevars[at]):
+            return at
     return None
+
+
+@functools.lru_cache(maxsize=512)
+def _calls(code: CodeType, name: str) -> bool:
+    return any(op.name == name for op in list_operations(code).operations if op.kind == "call")
 
 
 def _compiled(name: str, what: str) -> SourceNotAvailableError:
