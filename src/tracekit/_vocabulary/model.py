@@ -11,6 +11,7 @@ from .._torch.base import Traceable
 from .._torch.tracers import InterleavingTracer
 from .._torch.tree import Node
 from .cache import CachingTracer
+from .edits import Editable, adopt
 from .source import SourceAttribute
 from .steps import StepLoop, Steps, _go_on, go_on
 
@@ -66,7 +67,7 @@ def _tracer_next(self: ModelTracer, steps: int = 1) -> Any:
     return (yield from _go_on(self, steps))
 
 
-class Model(Traceable):
+class Model(Editable, Traceable):
     """A wrapped `torch.nn.Module`, whose internal values can be read and changed in a block.
 
     Wrapping changes nothing: no hook is installed, and a call of the wrapper is a call of the
@@ -102,6 +103,7 @@ class Model(Traceable):
         validate: bool = False,
     ) -> None:
         super().__init__(module, rename=rename)
+        adopt(self._tree)
         if validate:
             object.__setattr__(self, "_validates", True)
 
