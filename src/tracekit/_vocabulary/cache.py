@@ -246,6 +246,9 @@ class _Navigable:
     def __getattr__(self, name: str) -> CacheView:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in _WORDS:
+            # Their error is an `AttributeError`, which led here.
+            self._here()
         part = self._part(name)
         if part is not None:
             return part
