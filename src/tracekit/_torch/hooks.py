@@ -279,6 +279,16 @@ def runs_tree(tree: Tree) -> bool:
     return False
 
 
+def runs_module(module: nn.Module) -> bool:
+    """Tell whether this thread is inside a run of a model that is this module."""
+    run = _runs.get(threading.get_ident())
+    while run is not None:
+        if run.tree.root is module:
+            return True
+        run = run.outer
+    return False
+
+
 def begin(run: Run) -> None:
     """Make *run* the innermost one of this thread."""
     if _hooked or _runs:
