@@ -253,10 +253,16 @@ def _describe(error: BaseException | None, depth: int = 4) -> tuple[Any, ...]:
     members: tuple[Any, ...] = ()
     if isinstance(error, BaseExceptionGroup):
         members = tuple(_describe(member, depth - 1) for member in error.exceptions)
+    frames = _frames(error.__traceback__)
+    if isinstance(error, UnboundLocalError) and not hasattr(sys, "monitoring"):
+        # 3.11, with nothing traced: once code is warm, two loads are one instruction, and the
+        # error of the second is reported at the first. Cold and warm runs differ.
+        # Goes when 3.11 goes.
+        frames = frames[:-1]
     return (
         type(error).__qualname__,
         fingerprint(error.args),
-        _frames(error.__traceback__),
+        frames,
         _describe(error.__cause__, depth - 1),
         _describe(error.__context__, depth - 1),
         error.__suppress_context__,
