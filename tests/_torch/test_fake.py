@@ -497,3 +497,81 @@ def test_eight_billion_parameters():
     assert 8e9 < sum(p.numel() for p in module.parameters())
     assert ((2, 128, 128256), torch.device("cpu")) == (tuple(logits.shape), logits.device)
     assert VOCAB < config.vocab_size
+
+
+class Over(nn.Module):
+    """A layer and how it is called on a value of shape (batch, seq, 8)."""
+
+    def __init__(self, make, call):
+        super().__init__()
+        self.layer = make()
+        self.call = call
+
+    def forward(self, x):
+        return self.call(self.layer, x)
+
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(8, 8), lambda f, x: f(x)),
+    "wide": (lambda: nn.Linear(8, 16), lambda f, x: f(x)[..., ::2]),
+    "norm": (lambda: nn.LayerNorm(8), lambda f, x: f(x)),
+    "batch norm": (lambda: nn.BatchNorm1d(8), lambda f, x: f(x.transpose(1, 2)).transpose(1, 2)),
+    "group norm": (lambda: nn.GroupNorm(2, 8), lambda f, x: f(x.transpose(1, 2)).transpose(1, 2)),
+    "conv": (
+        lambda: nn.Conv1d(8, 8, 3, padding=1),
+        lambda f, x: f(x.transpose(1, 2)).transpose(1, 2),
+    ),
+    "conv 2d": (lambda: nn.Conv2d(1, 8, 3, padding=1), lambda f, x: f(x.unsqueeze(1)).mean(1)),
+    "pool": (lambda: nn.AvgPool1d(2), lambda f, x: x + f(x).repeat_interleave(2, -1)),
+    "lstm": (lambda: nn.LSTM(8, 8, batch_first=True), lambda f, x: f(x)[0]),
+    "gru": (lambda: nn.GRU(8, 4, bidirectional=True, batch_first=True), lambda f, x: f(x)[0]),
+    "rnn cell": (
+        lambda: nn.RNNCell(8, 8),
+        lambda f, x: torch.stack([f(h) for h in x.unbind(1)], 1),
+    ),
+    "attention": (
+        lambda: nn.MultiheadAttention(8, 2, batch_first=True),
+        lambda f, x: f(x, x, x)[0],
+    ),
+    "encoder": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+        lambda f, x: f(x),
+    ),
+    "codebook": (lambda: nn.Embedding(8, 8), lambda f, x: f(x.argmax(-1))),
+    "routing": (
+        lambda: nn.Linear(8, 4),
+        lambda f, x: x * f(x).topk(2).values.sum(-1, keepdim=True),
+    ),
+    "dropout": (lambda: nn.Dropout(0.5), lambda f, x: f(x)),
+    "double": (lambda: nn.Identity(), lambda f, x: f(x.double()).float()),
+    "in place": (lambda: nn.ReLU(inplace=True), lambda f, x: f(x.clone())),
+}
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=5),
+    st.booleans(),
+    st.integers(1, 3),
+    st.integers(2, 5),
+)
+def test_generated_modules(names, training, batch, seq):
+    """Shapes, dtypes and devices of the real run, also where there is no weight to read."""
+
+    def build():
+        return nn.Sequential(*[Over(*LAYERS[name]) for name in names]).train(training)
+
+    x = torch.randn(batch, seq, 8)
+    module = build()
+    with torch.device("meta"):
+        meta = build()
+    fake = fake_record(module, module, (x,), {})
+    on_meta = fake_record(meta, meta, (x,), {})
+    real = record(module, lambda: module(x))
+
+    assert real == fake
+    assert real == on_meta
+    # Built without CUDA, torch asks for the device's guard in more places than `nocuda.py` can
+    # stand in for: training batch norms, its own attention.
+    if torch.backends.cuda.is_built():
+        assert elsewhere(real, str(CUDA)) == fake_record(meta, meta, (x,), {}, CUDA)

@@ -57,7 +57,8 @@ class FakeRun:
     def __init__(self, module: nn.Module, device: torch.device | str | None = None) -> None:
         self.module = module
         self.device = None if device is None else torch.device(device)
-        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        # Fallback kernels would be real ones, run on zeros.
+        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
         self.mode = FloatsFake(self.fake_mode, self.device or torch.device("cpu"))
         self._stack: ExitStack | None = None
 
@@ -82,6 +83,10 @@ class FakeRun:
             stack.enter_context(_quiet())
             stack.enter_context(_module_state(self.module, self._present))
             stack.enter_context(_experts_that_work(self.module, self._on_absent_cuda()))
+            if not torch.cuda.is_available():
+                # A recurrent layer that claims CUDA would ask cuDNN what it can do, and there is
+                # no driver to answer.
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             stack.callback(self.mode.restore_overwritten)
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
             # On the stack, not only entered for each operation: with it there, torch does not

@@ -49,6 +49,11 @@ _LIFTS: Final = {_aten.lift_fresh.default, _aten.lift_fresh_copy.default}
 _DYNAMIC: Final = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 _GROUPED_MM: Final = getattr(getattr(_aten, "_grouped_mm", None), "default", None)
 
+# Fused cell -> how many states it gives, and parts of its workspace.
+_FUSED_CELLS: Final = {
+    _aten._thnn_fused_lstm_cell.default: (2, 4),
+    _aten._thnn_fused_gru_cell.default: (1, 5),
+}
 _CONV1D: Final = 3  # axes of an input: batch, channels, length
 _HERE: Final = frozenset({"cpu", "meta"})
 
@@ -304,6 +309,13 @@ class FloatsFake(TorchDispatchMode):
             func, args = _aten.index.Tensor, (expanded, self._masks_to_indices(expanded, [mask]))
         elif func is _GROUPED_MM:
             return self._grouped_mm(*args, **kwargs)
+        elif func in _FUSED_CELLS:
+            # These two have no fake kernel: states are like the state given, and the workspace
+            # has 4 (LSTM) or 5 (GRU) parts for each unit.
+            outputs, parts = _FUSED_CELLS[func]
+            state = args[2]
+            work = state.new_empty(state.size(0), parts * state.size(1))
+            return (*(torch.empty_like(state) for _ in range(outputs)), work)
         if func in fakechecks.CHECKS:
             fakechecks.CHECKS[func](self, *args, **kwargs)
         if all(self._is_known(t) for t in tensors):
