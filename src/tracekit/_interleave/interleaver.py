@@ -255,6 +255,8 @@ class Interleaver:
                 value = self._settled(standing)
             finally:
                 self.standing = outer
+                # Who compares standings later must not keep their values alive.
+                standing.value = standing.shared = standing.skips = None
             if key in self.recorders and self.failure is None:
                 self.recorded(key, visit, value)
             if self.ended:
