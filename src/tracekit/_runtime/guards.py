@@ -114,7 +114,37 @@ def attr(name: str) -> Guard:
             pass
         return way(obj)
 
+    watched = _WATCHED.get(name)
+    if watched is not None:
+        return _watching(watched[0], guard)
     return saves(guard) if name == "save" else guard
+
+
+_WATCHED: Final[dict[str, tuple[Guard, Guard]]] = {}
+
+
+def watch_attribute(name: str, read: Guard, write: Guard) -> None:
+    """Let an attribute of other people's classes ask at times, whatever the class says.
+
+    Equivalent to a `Suspending` descriptor in all classes, and nothing is patched. For twins that
+    are made from now on.
+
+    Args:
+        name: The attribute.
+        read: Called with the object, as a guard is.
+        write: Called with the value and the object.
+    """
+    _WATCHED[name] = (read, write)
+    attr.cache_clear()  # type: ignore[attr-defined]
+    store_attr.cache_clear()  # type: ignore[attr-defined]
+
+
+def _watching(first: Guard, then: Guard) -> Guard:
+    def guard(*operands: Any) -> Driven | None:
+        way = first(*operands)
+        return then(*operands) if way is None else way
+
+    return guard
 
 
 def _super_guard(obj: Any, name: str) -> Driven | None:
@@ -220,7 +250,8 @@ def store_attr(name: str) -> Guard:
         remember(plain, kind)
         return None
 
-    return guard
+    watched = _WATCHED.get(name)
+    return guard if watched is None else _watching(watched[1], guard)
 
 
 @_kept

@@ -33,6 +33,7 @@ from ..errors import HeldValueWarning
 from .values import tensors
 
 if TYPE_CHECKING:
+    from .._interleave.site import Site
     from types import CodeType
 
     from .._interleave.interleaver import Standing
@@ -84,6 +85,13 @@ class Held:
             except RuntimeError:
                 continue  # an inference tensor has no version counter
             self._entries.append(entry)
+
+    def site_of(self, tensor: torch.Tensor) -> Site | None:
+        """Tell where a tensor was read first; `None` if it was not."""
+        for entry in self._entries:
+            if entry.ref() is tensor:
+                return entry.standing.site
+        return None
 
     def model_ran(self, *, all_of_them: bool = False) -> None:
         """A block resumes, or the run is over: what changed was changed by the model."""
