@@ -24,6 +24,7 @@ from __future__ import annotations
 import gc
 import warnings
 import weakref
+from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -137,7 +138,7 @@ class Held:
         """Give the warnings, once for each line."""
         for entry in self._overwritten:
             place = _place(entry)
-            if place not in self._complaints and _is_held(entry.ref):
+            if place not in self._complaints and _is_held(entry):
                 self._complaints[place] = _OVERWRITTEN.format(site=entry.standing.site)
         complaints, self._complaints = self._complaints, {}
         self._entries, self._overwritten = [], []
@@ -149,12 +150,25 @@ def _place(entry: _Entry) -> tuple[str, int]:
     return ("<unknown>", 1) if entry.asking is None else place_of(*entry.asking)
 
 
-def _is_held(ref: weakref.ref[torch.Tensor]) -> bool:
-    """Tell whether something in Python refers to the tensor, other than the run itself."""
-    tensor = ref()
-    return tensor is not None and any(
-        type(referrer).__name__ != "Standing" for referrer in gc.get_referrers(tensor)
-    )
+def _is_held(entry: _Entry) -> bool:
+    """Tell whether something of the user's refers to the tensor.
+
+    From 3.12 on, the frame in which a block has ended keeps the frames alive that it was resumed
+    from, the model's among them, with their arguments. Those count as little as our own.
+    """
+    tensor = entry.ref()
+    if tensor is None:
+        return False
+    code = None if entry.asking is None else entry.asking[0]
+    for referrer in gc.get_referrers(tensor):
+        if isinstance(referrer, FrameType):
+            if referrer.f_code is code:
+                return True
+        elif type(referrer).__name__ != "Standing" and not (
+            type(referrer) is tuple and len(referrer) == 1
+        ):
+            return True
+    return False
 
 
 def _storage(tensor: torch.Tensor) -> int:
