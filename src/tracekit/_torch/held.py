@@ -34,10 +34,10 @@ from ..errors import HeldValueWarning
 from .values import tensors
 
 if TYPE_CHECKING:
-    from .._interleave.site import Site
     from types import CodeType
 
     from .._interleave.interleaver import Standing
+    from .._interleave.site import Site
     from .._interleave.worker import Worker
 
 _RECENT: Final = 64
