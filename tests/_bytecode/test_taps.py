@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tracekit._bytecode.listing import list_operations
-from tracekit._bytecode.taps import Instead, Tap, make_tapped
+from tracekit._bytecode.taps import Instead, Tap, make_tapped, renew_taps
 
 HERE = Path(__file__).parent
 
@@ -338,6 +338,28 @@ def test_what_is_not_tapped_stays_as_it_is() -> None:
         common += 1
     # Everything before the operands' tuple and behind the addition is byte for byte the same.
     assert at + common >= len(code.co_code) - 2
+
+
+def test_tapped_code_can_be_made_to_report_to_others() -> None:
+    source = """
+        def f(x, *y):
+            a = [h(v, k=1) + v for v in y]
+            return sum(h(*a)) + len(y)
+    """
+    function = define(source, h=lambda *x, k=0: x if len(x) > 1 else x[0])
+    operations = list_operations(function.__code__).operations
+    names = {Recorder(): op.label for op in operations}
+    first = make_tapped(
+        function.__code__, {op: tap for op, tap in zip(operations, names, strict=True)}
+    )
+    others: dict[Tap, Recorder] = {}
+    second = renew_taps(first, lambda tap: others.setdefault(tap, Recorder()))
+    assert FunctionType(second, function.__globals__)(1, 2, 3) == function(1, 2, 3) == 12
+    assert not any(tap.seen for tap in names)
+    assert FunctionType(first, function.__globals__)(1, 2, 3) == 12
+    assert {names[tap]: tap.seen for tap in names} == {
+        names[tap]: other.seen for tap, other in others.items()
+    }
 
 
 STRESSED = (

@@ -16,7 +16,7 @@ Things that don't work:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import CodeType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 
 from .assemble import assemble
@@ -124,6 +124,30 @@ def make_tapped(code: CodeType, taps: Mapping[Operation, Tap]) -> CodeType:
         for way, index in operation.spots:
             spots.setdefault(way, {})[index] = tap
     return _tapped(code, (), spots)
+
+
+def renew_taps(code: CodeType, renew: Callable[[Tap], Tap]) -> CodeType:
+    """Make a copy of tapped code that reports to others.
+
+    Costs a small part of what `make_tapped` costs: one function stands in many places of a model.
+
+    Args:
+        code: As `make_tapped` gives it.
+        renew: Gives the tap in the place of each.
+    """
+    consts: list[Any] = []
+    for const in code.co_consts:
+        made = const
+        if isinstance(const, CodeType):
+            made = renew_taps(const, renew)
+        elif isinstance(const, MethodType):
+            tap: Any = const.__self__
+            made = getattr(renew(tap), const.__name__)
+        elif isinstance(const, FunctionType):
+            assert const.__closure__ is not None
+            made = _MAKERS[id(const.__code__)](renew(const.__closure__[0].cell_contents))
+        consts.append(made)
+    return code.replace(co_consts=tuple(consts))
 
 
 def _tapped(
@@ -332,3 +356,9 @@ def _operator(tap: Tap) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
         return (False, *new[::-1])
 
     return report_an_operator
+
+
+_MAKERS: Final[dict[int, Callable[[Any], Any]]] = {
+    id(make(Tap()).__code__): make for make in (_plain, _with_keywords, _spread, _operator)
+}
+"""By the code of what each makes, of which there is one."""

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import difflib
 import linecache
+import weakref
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 
 from .._bytecode.listing import KINDS, Listing, list_operations
 from .._bytecode.listing import Operation as Listed
-from .._bytecode.taps import Instead, Tap, make_tapped
+from .._bytecode.taps import Instead, Tap, make_tapped, renew_taps
 from .._interleave.interleaver import NOTHING, EndRun
 from .._interleave.requests import Read, Skip, View
 from .._interleave.site import spell
@@ -42,6 +43,44 @@ _SEGMENT: Final = "source"
 _SHOWN_AROUND: Final = 4
 
 
+class _Blank(Tap):
+    """Marks an operation in code from which that of each place is made."""
+
+    __slots__ = ("operation",)
+
+    def __init__(self, operation: Listed) -> None:
+        self.operation = operation
+
+
+class _Template:
+    """What is the same at all places where one function stands."""
+
+    __slots__ = ("_tapped", "code", "listing")
+
+    def __init__(self, code: CodeType) -> None:
+        # Weak: models that are gone take their code with them.
+        self.code = weakref.ref(code, lambda _: _templates.pop(key, None))
+        self.listing = list_operations(code)
+        self._tapped: CodeType | None = None
+        key = id(code)
+
+    def tapped(self, code: CodeType) -> CodeType:
+        if self._tapped is None:
+            self._tapped = make_tapped(code, {op: _Blank(op) for op in self.listing.operations})
+        return self._tapped
+
+
+# By id: the hash of a code object reads all of it, and equal ones may be of different files.
+_templates: dict[int, _Template] = {}
+
+
+def _template_of(code: CodeType) -> _Template:
+    template = _templates.get(id(code))
+    if template is None or template.code() is not code:
+        template = _templates[id(code)] = _Template(code)
+    return template
+
+
 class Forward:
     """The operations of one function at one place of a model; what a run is asked to reach.
 
@@ -55,13 +94,14 @@ class Forward:
         outer: Where the operation stands that calls it; `None` for a module's forward.
     """
 
-    __slots__ = ("_tapped", "code", "listing", "outer", "path", "paths", "places")
+    __slots__ = ("_tapped", "_template", "code", "listing", "outer", "path", "paths", "places")
 
     def __init__(self, path: str, code: CodeType, outer: Forward | None) -> None:
         self.path = path
         self.code = code
         self.outer = outer
-        self.listing: Listing = list_operations(code)
+        self._template = _template_of(code)
+        self.listing: Listing = self._template.listing
         self.paths: dict[Listed, str] = {}
         self.places: dict[str, Listed] = {}
         self._tapped: CodeType | None = None
@@ -78,8 +118,11 @@ class Forward:
     def tapped(self, callee: Callee) -> Callable[..., Any]:
         """Make what is called in the function's place."""
         if self._tapped is None:
-            taps = {operation: _Report(path) for operation, path in self.paths.items()}
-            self._tapped = make_tapped(self.code, taps)
+            paths = self.paths
+            self._tapped = renew_taps(
+                self._template.tapped(self.code),
+                lambda tap: _Report(paths[cast("_Blank", tap).operation]),
+            )
         return callee.rebuild(remake(callee.function, self._tapped))
 
     def _reach(self, run: Run) -> BaseException | None:
