@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from .._interleave.interleaver import EndRun, Host, Interleaver, Standing
+from .._interleave.messages import too_late
 from .._interleave.site import spell
 from ..errors import NeverRanError, UnsupportedModuleError
 from . import hooks
 from .batch import Shared, join_parts
+from .foresight import is_past
 from .held import Held
 from .modes import Modes, enter_block, leave_block
 from .values import LEAVES
@@ -280,9 +282,26 @@ class Run(Host):
         place = self.tree.places.get(path)
         if place is not None:
             return place._reach(self)
-        if path in self.paths or port == "result":
+        if port == "result":
+            return None
+        if self.began and self._is_past(path):
+            return too_late(self.interleaver, worker, request)
+        if path in self.paths:
             return None
         return self.watch(path)
+
+    def _is_past(self, path: str) -> bool:
+        """Whether the model, where it stands, surely will not call this module any more."""
+        standing, top = self.interleaver.standing, self.once
+        if standing is None or top is None or standing.key == RESULT:
+            return False
+        here, port = standing.key
+        if top:
+            if not (path.startswith(f"{top}.") and here.startswith(f"{top}.")):
+                return False
+            path, here = path[len(top) + 1 :], here[len(top) + 1 :]
+        module = self.tree.find_module(top)
+        return module is not None and is_past(module, path, here, entering=port != "output")
 
     def watch(self, path: str) -> BaseException | None:
         """Hook a module and those above it.
