@@ -14,6 +14,11 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from ._runtime.tracer import Tracer as Tracer
     from ._runtime.twins import never_asks as never_asks
     from ._runtime.twins import touches_models as touches_models
+    from ._vocabulary.cache import Cache as Cache
+    from ._vocabulary.cache import CacheDict as CacheDict
+    from ._vocabulary.cache import Entry as Entry
+    from ._vocabulary.edits import Edit as Edit
+    from ._vocabulary.gradients import backward as backward
     from ._vocabulary.model import Model as Model
     from .errors import AlreadyEnteredError as AlreadyEnteredError
     from .errors import AsyncWithError as AsyncWithError
@@ -70,10 +75,14 @@ _HOMES = {
     "AlreadyEnteredError": ".errors",
     "AsyncWithError": ".errors",
     "BatchAxisError": ".errors",
+    "Cache": "._vocabulary.cache",
+    "CacheDict": "._vocabulary.cache",
     "CannotJoinError": ".errors",
     "CannotSkipError": ".errors",
     "CannotSuspendError": ".errors",
     "DoubleBosWarning": ".errors",
+    "Edit": "._vocabulary.edits",
+    "Entry": "._vocabulary.cache",
     "ExitTracingException": ".errors",
     "GatedModelError": ".errors",
     "GenerateOnlyError": ".errors",
@@ -115,6 +124,7 @@ _HOMES = {
     "WithBlockNotFoundError": ".errors",
     "WrongModelClassError": ".errors",
     "_warning": ".errors",
+    "backward": "._vocabulary.gradients",
     "never_asks": "._runtime.twins",
     "release": "._runtime.skip",
     "save": "._runtime.saving",

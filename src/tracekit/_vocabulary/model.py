@@ -10,6 +10,7 @@ from .._protocol import suspending
 from .._torch.base import Traceable
 from .._torch.tracers import InterleavingTracer
 from .._torch.tree import Node
+from . import gradients as gradients  # `with loss.backward():` in blocks
 from .cache import CachingTracer
 from .edits import Editable, adopt
 from .source import SourceAttribute
