@@ -369,6 +369,27 @@ def test_globals_and_private_names_are_those_of_the_module(pair: Pair, monkeypat
     assert mixed.shape == (3, 4)
 
 
+def test_modules_and_operations_in_one_block(pair: Pair) -> None:
+    model = Model(pair)
+    with model.trace(X):
+        first = model.source.self_one_0.output
+        model.two.source.self_calls_0.output
+        other = model.two.proj.output
+        doubled = model.two.source.mul_1.output
+        second = model.source.self_two_0.output
+        whole = model.source.add_0.output
+        normed = model.norm.output
+    assert torch.equal(other, pair.two.proj(X))
+    assert second is doubled
+    assert torch.equal(whole, first + second)
+    assert torch.equal(normed, pair.norm(whole))
+    with model.trace(X):
+        model.one.source.self_calls_0.output
+        projected = model.one.proj.output
+        called = model.one.source.self_proj_0.output
+    assert called is projected
+
+
 def test_the_module_is_left_as_it_was(pair: Pair) -> None:
     model = Model(pair)
     expected = pair(X)
