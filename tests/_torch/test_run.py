@@ -552,8 +552,7 @@ class TestErrors:
                 model[0].output
 
         assert caught.value.seen == (
-            "sites visited before it was asked for, oldest first: model.1.input, model.1.output\n"
-            "it was not called after that: it had run before, or does not run at all"
+            "sites visited before it was asked for, oldest first: model.1.input, model.1.output"
         )
 
     @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

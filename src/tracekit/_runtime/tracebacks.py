@@ -90,7 +90,7 @@ def trim(error: BaseException) -> None:
         else:
             kept.append(entry)
         entry = entry.tb_next
-    if not ours or not (kept or isinstance(error, TracekitError)):
+    if not ours or not (kept or isinstance(error, TracekitError | BaseExceptionGroup)):
         return
     following = None
     for entry in reversed(kept):
@@ -118,6 +118,9 @@ def finish_raising(error: BaseException, frame: FrameType | None = None) -> None
     trim(error)
     body = _body_entry(error)
     if body is None:
+        # The group that an `except*` makes anew is raised without an entry for its frame.
+        if frame is not None and isinstance(error, BaseExceptionGroup) and not error.__traceback__:
+            _place_when_raised(_Placing(error, frame, None, 0))
         return
     original = ORIGINALS[id(body.tb_frame.f_code)].original
     owner = _find_owner(original) if frame is None else frame
@@ -125,7 +128,7 @@ def finish_raising(error: BaseException, frame: FrameType | None = None) -> None
         return
     offset = _same_place(owner.f_code, body)
     if offset is not None:
-        _place_when_raised(error, owner, body, offset)
+        _place_when_raised(_Placing(error, owner, body, offset))
 
 
 def _body_entry(error: BaseException) -> TracebackType | None:
@@ -183,19 +186,21 @@ class _Placing:
     __slots__ = ("body", "error", "found", "frame", "lineno", "offset", "thread")
 
     def __init__(
-        self, error: BaseException, frame: FrameType, body: TracebackType, offset: int
+        self, error: BaseException, frame: FrameType, body: TracebackType | None, offset: int
     ) -> None:
         self.error = error
         self.frame = frame
         self.body = body
         self.offset = offset
-        self.lineno = body.tb_lineno
+        self.lineno = 0 if body is None else body.tb_lineno
         self.thread = get_ident()
         self.found: Any = None
 
     def replace(self) -> None:
-        self.error.__traceback__ = TracebackType(
-            self.body.tb_next, self.frame, self.offset, self.lineno
+        self.error.__traceback__ = (
+            None
+            if self.body is None
+            else TracebackType(self.body.tb_next, self.frame, self.offset, self.lineno)
         )
 
     def listen(self, number: int) -> None:
@@ -227,10 +232,7 @@ class _Placing:
                 _stop_listening()
 
 
-def _place_when_raised(
-    error: BaseException, frame: FrameType, body: TracebackType, offset: int
-) -> None:
-    placing = _Placing(error, frame, body, offset)
+def _place_when_raised(placing: _Placing) -> None:
     number = skip.tool_id()
     if number is None:
         if skip.trace_events_arrive():
@@ -282,7 +284,7 @@ class _TracedPlacing(skip.TracedSkip):
             if HAS_MONITORING:
                 placing.replace()
                 argument = (argument[0], argument[1], argument[1].__traceback__)
-            else:
+            elif placing.body is not None:
                 entry: TracebackType = argument[2]
                 moved = memory.move_entry(entry, placing.offset, placing.lineno)
                 # Else the line of the `with` stays, and the block's own entry follows it.
