@@ -722,7 +722,7 @@ class TestFiles:
 
         value = (
             [X, None, 3, "text", True, 2.5],
-            {"a": X, 1: (X,), "a/b": X, "a": X},
+            {"a": {"b": X}, 1: (X,), "a/b": X},
             Pair(X, 1),
             Data(X, {"k/0": X}),
             torch.Size([2, 3]),

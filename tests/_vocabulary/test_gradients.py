@@ -500,7 +500,7 @@ class TestRows:
         clean_x, corrupt = torch.randn(1, 4), torch.randn(1, 4)
         with model.trace() as t:
             with t.invoke(clean_x):
-                a = [layer.output for layer in (model.first, model.second)]
+                a = [each.output for each in (model.first, model.second)]
             with t.invoke(corrupt):
                 b = []
                 for layer in (model.first, model.second):

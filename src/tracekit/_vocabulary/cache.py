@@ -214,6 +214,11 @@ class _Navigable:
             return f"{self._path}.{real}" if self._path else real
         return None
 
+    def _listed(self) -> list[str]:
+        """The recorded paths at and below this one."""
+        start = f"{self._path}." if self._path else ""
+        return [p for p in dict.keys(self._whole()) if p == self._path or p.startswith(start)]
+
     def _part(self, name: str) -> CacheView | None:
         path = self._step(name)
         return None if path is None else CacheView(self._whole(), path)
@@ -260,16 +265,17 @@ class _Navigable:
         return sorted({*object.__dir__(self), *(n for n in self._names() if n.isidentifier())})
 
     def _ipython_key_completions_(self) -> list[str]:
-        return list(self.keys())  # type: ignore[attr-defined]
+        return self._listed()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors recorded at and below this path."""
-        return sum(found.nbytes for found in self.values())  # type: ignore[attr-defined]
+        whole = self._whole()
+        return sum(dict.__getitem__(whole, path).nbytes for path in self._listed())
 
     def __repr__(self) -> str:
         whole = self._whole()
-        paths: list[str] = list(self.keys())  # type: ignore[attr-defined]
+        paths = self._listed()
         where = f" at {self._path}" if self._path else ""
         lines = [f"<{type(self).__name__}{where}: {len(paths)} modules, {amount(self.nbytes)}>"]
         for path in paths[:_SHOWN]:
@@ -302,7 +308,7 @@ class CacheDict(_Navigable, dict[str, "Entry | Entries"]):
 
     _path = ""
 
-    def __init__(self, data: Mapping[str, Any] = {}, aliases: Aliases | None = None) -> None:  # noqa: B006 - as in `dict`
+    def __init__(self, data: Mapping[str, Any] = {}, aliases: Aliases | None = None) -> None:
         super().__init__(data)
         self._aliases = {} if aliases is None else aliases
         self._known: tuple[int, set[str]] = (-1, set())
@@ -442,7 +448,7 @@ class CacheDict(_Navigable, dict[str, "Entry | Entries"]):
     def __reduce__(self) -> Any:
         return CacheDict, (dict(self), self._aliases)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 class CacheView(_Navigable, Mapping[str, "Entry | Entries"]):
@@ -455,15 +461,11 @@ class CacheView(_Navigable, Mapping[str, "Entry | Entries"]):
     def _whole(self) -> CacheDict:
         return self._cache
 
-    def _under(self) -> Iterator[str]:
-        start = f"{self._path}." if self._path else ""
-        return (p for p in dict.keys(self._cache) if p == self._path or p.startswith(start))
-
     def __iter__(self) -> Iterator[str]:
-        return self._under()
+        return iter(self._listed())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._under())
+        return len(self._listed())
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, int | slice):
@@ -508,7 +510,7 @@ class Pending:
         stream = torch.cuda.current_stream(tensor.device)
         event = self._events.get(stream.cuda_stream)
         if event is None:
-            event = self._events[stream.cuda_stream] = torch.cuda.Event()
+            event = self._events[stream.cuda_stream] = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(stream)
 
     def wait(self) -> None:

@@ -198,8 +198,8 @@ def _encode(value: Any, name: str, found: _Found) -> Any:
             return _record(type(value).__name__, value.items(), name, found)
         return {"dict": [[k, _encode(v, f"{name}/{k}", found)] for k, v in value.items()]}
     if is_dataclass(value) and not isinstance(value, type):
-        items = ((field.name, getattr(value, field.name, None)) for field in fields(value))
-        return _record(type(value).__name__, items, name, found)
+        held = ((field.name, getattr(value, field.name, None)) for field in fields(value))
+        return _record(type(value).__name__, held, name, found)
     return {"omitted": value.kind if isinstance(value, Omitted) else type(value).__name__}
 
 
@@ -238,7 +238,7 @@ def _spell(what: Any, file: _File) -> str:
     (kind, held), *more = what.items()
     if kind == "tensor":
         return file.shape(held)
-    if kind == "tuple" or kind == "list":
+    if kind in {"tuple", "list"}:
         shown = ", ".join(_spell(item, file) for item in held)
         return f"({shown})" if kind == "tuple" else f"[{shown}]"
     items = held if kind == "dict" else more[0][1] if kind == "record" else None

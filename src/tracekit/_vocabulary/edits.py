@@ -210,6 +210,7 @@ class Edit:
         from copy import deepcopy
 
         tree = self._tree()
+        assert tree is not None
         copy: Tree = memo.get(id(tree), tree)
         return Edit(copy, self.path, deepcopy(self._kept, memo))
 

@@ -309,12 +309,14 @@ watch_attribute("grad", _read, _write)
 
 # `loss.backward(...)` in rewritten code.
 
+_call_backward: Final[Callable[..., None]] = Tensor.backward
+
 
 @suspending(Tensor.backward)
 def _backward(self: Tensor, *args: Any, **kwargs: Any) -> Any:
     if _enters_with(sys._getframe(1)):
         return BackwardsTracer(self, Tensor.backward, *args, **kwargs)
-    return Tensor.backward(self, *args, **kwargs)
+    return _call_backward(self, *args, **kwargs)
     yield
 
 
@@ -399,7 +401,7 @@ class BackwardsTracer(Tracer):
             if not interleaver.ended:
                 try:
                     # In this thread, also on a GPU: the block belongs to it.
-                    with torch.autograd.set_multithreading_enabled(False):  # type: ignore[no-untyped-call]
+                    with torch.autograd.set_multithreading_enabled(False):
                         self.fn(tensor, *self.args, **self.kwargs)
                 except BaseException as raised:  # noqa: BLE001 - the block sees it first
                     error = raised
