@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._protocol import Abort, AwaitName, Raised
 from ..errors import (
@@ -121,21 +121,33 @@ class Standing:
         value: What stands there.
         shared: What the host keeps while several bodies see a part each; `None` if none did.
         skips: Which bodies let the module not run, with the outputs that they gave.
+        open: Parts that were handed out and may be edited, if they can be copies.
     """
 
-    __slots__ = ("key", "shared", "skips", "value", "visit")
+    __slots__ = ("key", "open", "shared", "skips", "value", "visit")
 
     def __init__(self, key: Key, visit: int, value: object) -> None:
         self.key = key
         self.visit = visit
         self.value = value
         self.shared: Any = None
+        self.open: list[_Open] | None = None
         self.skips: list[tuple[Worker, object]] | None = None
 
     @property
     def site(self) -> Site:
         """The path, the port and the visit."""
         return Site(*self.key, self.visit)
+
+
+class _Open(NamedTuple):
+    """A part of the standing value that one body was given."""
+
+    worker: Worker
+    request: Read
+    whole: object
+    part: object
+    edited: Callable[[], bool]
 
 
 class Interleaver:
@@ -322,6 +334,12 @@ class Interleaver:
             self.host.leave(worker, before)
         if worker.error is not None:
             self._failed(worker)
+        elif self.standing is not None and self.standing.open is not None:
+            try:
+                self._put_edited(worker, self.standing)
+            except Exception as error:  # noqa: BLE001 - ends the run, as one in the body does
+                worker.error = error
+                self._failed(worker)
 
     def _failed(self, worker: Worker) -> None:
         error, worker.error = worker.error, None
@@ -420,12 +438,19 @@ class Interleaver:
                 standing.skips = []
             standing.skips.append((worker, request.value))  # type: ignore[attr-defined]
             return None
-        is_plain = worker.rows is None and standing.shared is None
         view = request.view
         try:
+            if standing.open is not None:
+                self._put_edited(worker, standing)
+            is_plain = worker.rows is None and standing.shared is None
             whole = standing.value if is_plain else host.part(worker, standing)
             if kind is Read:
-                value = whole if view is None else view.get(whole)
+                if view is None:
+                    value = whole
+                elif view.watch is None:
+                    value = view.get(whole)
+                else:
+                    value = self._open_part(worker, request, standing, whole)
                 host.handed_out(worker, standing, value)
                 return value
             new: object = request.value  # type: ignore[attr-defined]
@@ -440,6 +465,38 @@ class Interleaver:
         filename, lineno = worker.position()
         self.writes.append((standing.site, f"{filename}:{lineno}"))
         return None
+
+    def _open_part(
+        self, worker: Worker, request: Read, standing: Standing, whole: object
+    ) -> object:
+        """Give a part that may be a copy; the same object again while the value is the same."""
+        view = request.view
+        assert view is not None
+        assert view.watch is not None
+        opened = standing.open = standing.open or []
+        for each in opened:
+            if each.worker is worker and each.request is request and each.whole is whole:
+                return each.part
+        part = view.get(whole)
+        opened.append(_Open(worker, request, whole, part, view.watch(part, whole)))
+        return part
+
+    def _put_edited(self, worker: Worker, standing: Standing) -> None:
+        """Put what *worker* has edited in the parts it was given into the standing value."""
+        opened = standing.open or []
+        for at, each in enumerate(opened):
+            if each.worker is not worker or not each.edited():
+                continue
+            view = each.request.view
+            assert view is not None
+            assert view.watch is not None
+            is_plain = worker.rows is None and standing.shared is None
+            whole = view.put(standing.value if is_plain else self.host.part(worker, standing), each.part)
+            if is_plain:
+                standing.value = whole
+            else:
+                self.host.put_part(worker, standing, whole)
+            opened[at] = _Open(worker, each.request, whole, each.part, view.watch(each.part, whole))
 
     def answer_now(self, request: Read) -> object:
         """Answer the request of code that cannot suspend: the value if the model stands there.

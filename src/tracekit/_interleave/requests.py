@@ -23,12 +23,14 @@ class View(NamedTuple):
     """A part of a site's value that has a name of its own, such as `.input` of the arguments.
 
     `get` takes the site's value and gives the part; `put` takes the site's value and a new part
-    and gives the new value of the site.
+    and gives the new value of the site. Where a part may be a copy, `watch` takes it and the
+    site's value, and gives a function that tells whether it was edited since: then it is put.
     """
 
     name: str
     get: Callable[[Any], Any]
     put: Callable[[Any, Any], Any]
+    watch: Callable[[Any, Any], Callable[[], bool]] | None = None
 
 
 class Read:

@@ -58,6 +58,8 @@ class Tree:
     Attributes:
         root: The wrapped module.
         node_class: What the nodes below the root are made of.
+        wrappers: What the nodes of some modules are made of instead: by type, or by pattern of
+            the path.
         nodes: Those that are alive, by path. A node holds its children and the tree; the tree
             does not hold the nodes, so that no cycle keeps a model alive.
         edits: Stored edits, in the order in which they were made.
@@ -71,6 +73,7 @@ class Tree:
         self.shapes: dict[str, str] = {}
         """What each module gave in the last scan, in words; by path."""
         self.node_class = node_class
+        self.wrappers: dict[Any, type[Node]] = {}
         self.nodes: weakref.WeakValueDictionary[str, Node] = weakref.WeakValueDictionary()
         self.aliases: dict[str, dict[str, str]] = {}
         self.edits: list[Any] = []
@@ -84,12 +87,14 @@ class Tree:
             "node_class": self.node_class,
             "aliases": self.aliases,
             "edits": self.edits,
+            "wrappers": self.wrappers,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["root"], state["node_class"])  # type: ignore[misc]
         self.aliases = state["aliases"]
         self.edits = state["edits"]
+        self.wrappers = state["wrappers"]
 
     def path_of(self, module: nn.Module, guess: str) -> str:
         """Give a module's name as in `named_modules()`: the first one if it has several.
@@ -130,12 +135,44 @@ class Tree:
                 found.append((name, module))
         return found
 
+    def class_of(self, path: str, module: nn.Module) -> type[Node]:
+        """Tell what the node of a module is made of: by its type first, then by its path."""
+        wrappers = self.wrappers
+        if wrappers and path:
+            for kind in type(module).__mro__:
+                if kind in wrappers:
+                    return wrappers[kind]
+            names = (path, self.spelled(path))
+            for pattern, cls in wrappers.items():
+                if isinstance(pattern, str) and any(
+                    fnmatch.fnmatchcase(f".{name}", f"*.{pattern.removeprefix('.')}")
+                    for name in names
+                ):
+                    return cls
+        return self.node_class
+
+    def spelled(self, path: str) -> str:
+        """Write a path with aliases where there are some."""
+        words: list[str] = []
+        at = ""
+        while at != path:
+            rest = path.removeprefix(f"{at}." if at else "")
+            for alias, real in self.aliases.get(at, {}).items():
+                if rest == real or rest.startswith(f"{real}."):
+                    word, step = alias, real
+                    break
+            else:
+                word = step = rest.partition(".")[0]
+            words.append(word)
+            at = f"{at}.{step}" if at else step
+        return ".".join(words)
+
     def node(self, path: str, module: nn.Module) -> Node:
         """Give the node of a module that was found at *path*."""
         path = self.path_of(module, path)
         node = self.nodes.get(path)
         if node is None or node._module is not module:
-            cls = self.node_class
+            cls = self.class_of(path, module)
             node = cls.__new__(cls)
             node._attach(self, path, module)
             self.nodes[path] = node
@@ -601,6 +638,7 @@ def render(node: Node) -> str:
 
 def _render(module: nn.Module, cls: type, tree: Tree, path: str) -> str:
     extra = module.extra_repr()
+    served = served_lines(cls)
     names = {real: alias for alias, real in tree.aliases.get(path, {}).items()}
     blocks: list[tuple[list[str], str]] = []
     for name, child in module._modules.items():
@@ -608,7 +646,11 @@ def _render(module: nn.Module, cls: type, tree: Tree, path: str) -> str:
         if hasattr(cls, name):
             label = f'["{name}"]'
         below = f"{path}.{name}" if path else name
-        text = "None" if child is None else _render(child, cls, tree, below)
+        text = (
+            "None"
+            if child is None
+            else _render(child, tree.class_of(below, child), tree, below)
+        )
         if blocks and blocks[-1][1] == text and blocks[-1][0][-1].isdigit() and label.isdigit():
             blocks[-1][0].append(label)
         else:
@@ -623,7 +665,19 @@ def _render(module: nn.Module, cls: type, tree: Tree, path: str) -> str:
     name = type(module).__name__
     shape = tree.shapes.get(path)
     end = ")" if shape is None else f")  -> {shape}"
+    lines += served
     if not lines:
         return f"{name}({extra}{end}"
     body = [*([extra] if extra else []), *lines]
     return f"{name}(\n" + "\n".join("  " + line for line in body) + f"\n{end}"
+
+
+def served_lines(cls: type) -> list[str]:
+    """List the values that a class of nodes serves beside the usual ones, with their texts."""
+    found = []
+    for name in dir(cls):
+        port = getattr(cls, name, None)
+        if isinstance(port, Port) and not hasattr(Node, name):
+            text = (port.doc or "").strip().partition("\n")[0]
+            found.append(f"<{name}>: {port.port}{f', {text}' if text else ''}")
+    return found
