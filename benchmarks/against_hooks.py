@@ -92,7 +92,7 @@ def idle() -> tuple[str, float, float]:
     hooks = sum(
         len(table)
         for child in module.modules()
-        for table in (child._forward_hooks, child._forward_pre_hooks)  # noqa: SLF001
+        for table in (child._forward_hooks, child._forward_pre_hooks)
     )
     times = time_in_turns(
         {"bare": lambda: module(*inputs), "wrapped": lambda: model(*inputs)}, rounds=400, inner=100

@@ -64,7 +64,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import WeightsNotLoadedError as WeightsNotLoadedError
     from .errors import WithBlockNotFoundError as WithBlockNotFoundError
     from .errors import WrongModelClassError as WrongModelClassError
-    from .errors import _warning as _warning
     from .hf import LanguageModel as LanguageModel
 
 __version__ = "0.1.0"
@@ -123,7 +122,6 @@ _HOMES = {
     "WeightsNotLoadedError": ".errors",
     "WithBlockNotFoundError": ".errors",
     "WrongModelClassError": ".errors",
-    "_warning": ".errors",
     "backward": "._vocabulary.gradients",
     "never_asks": "._runtime.twins",
     "release": "._runtime.skip",

@@ -275,8 +275,7 @@ class DoubleBosWarning(UserWarning):
     """A prompt begins with two beginning-of-sequence tokens."""
 
 
-for _warning in (SkeletonWarning, DoubleBosWarning):
-    _warning.__module__ = _PUBLIC_MODULE
+SkeletonWarning.__module__ = DoubleBosWarning.__module__ = _PUBLIC_MODULE
 
 
 # Several inputs in one run, and runs on shapes.

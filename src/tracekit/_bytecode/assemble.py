@@ -92,7 +92,7 @@ def _layout(
                 instr.op = reverse(instr.op)
                 assert (position[arg] < index) == (instr.op in BACKWARD_JUMPS), instr
             jumps.append(index)
-        elif arg > 255:  # noqa: PLR2004
+        elif arg > 255:
             extended[index] = (arg.bit_length() - 1) // 8
     while True:
         starts = [0] * (count + 1)
@@ -182,7 +182,7 @@ def _signed(value: int) -> int:
 
 def _write_number(table: bytearray, value: int) -> None:
     """Six bits a byte, least significant first, bit 6 set on all but the last."""
-    while value > 63:  # noqa: PLR2004
+    while value > 63:
         table.append((value & 63) | 64)
         value >>= 6
     table.append(value)
@@ -194,10 +194,10 @@ def _write_location(table: bytearray, units: int, location: Location, line: int)
         size = min(units, _MAX_UNITS)
         units -= size
         head = 128 | (size - 1)
-        if location is None or location[0] is None:
+        lineno, end_lineno, column, end_column = location or (None, None, None, None)
+        if lineno is None:
             table.append(head | 15 << 3)
             continue
-        lineno, end_lineno, column, end_column = location
         delta = lineno - line
         line = lineno
         if column is None or end_column is None or end_lineno is None:
@@ -212,7 +212,7 @@ def _write_location(table: bytearray, units: int, location: Location, line: int)
             table.append(head | (column >> 3) << 3)
             table.append((column & 7) << 4 | (end_column - column))
         elif (
-            0 <= delta <= 2  # noqa: PLR2004
+            0 <= delta <= 2
             and end_lineno == lineno
             and column < _MAX_ONE_BYTE
             and end_column < _MAX_ONE_BYTE

@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from types import CodeType
 from typing import Any, Final
 
@@ -56,6 +56,10 @@ from .opcodes import (
     CONVERT_VALUE,
     COPY,
     DELETE_ATTR,
+    DELETE_DEREF,
+    DELETE_FAST,
+    DELETE_GLOBAL,
+    DELETE_NAME,
     DELETE_SUBSCR,
     DICT_MERGE,
     DICT_UPDATE,
@@ -75,7 +79,12 @@ from .opcodes import (
     LIST_EXTEND,
     LOAD_ATTR,
     LOAD_CONST,
+    LOAD_DEREF,
+    LOAD_FAST,
+    LOAD_FAST_CHECK,
+    LOAD_GLOBAL,
     LOAD_METHOD,
+    LOAD_NAME,
     LOAD_SUPER_ATTR,
     MATCH_CLASS,
     POP_JUMP_IF_FALSE,
@@ -90,6 +99,10 @@ from .opcodes import (
     SEND,
     SET_UPDATE,
     STORE_ATTR,
+    STORE_DEREF,
+    STORE_FAST,
+    STORE_GLOBAL,
+    STORE_NAME,
     STORE_SLICE,
     STORE_SUBSCR,
     SWAP,
@@ -101,22 +114,8 @@ from .opcodes import (
     UNARY_POSITIVE,
     UNPACK_EX,
     UNPACK_SEQUENCE,
-    DELETE_DEREF,
-    DELETE_FAST,
-    DELETE_GLOBAL,
-    DELETE_NAME,
-    LOAD_DEREF,
-    LOAD_FAST,
-    LOAD_FAST_CHECK,
-    LOAD_GLOBAL,
-    LOAD_NAME,
-    STORE_DEREF,
-    STORE_FAST,
-    STORE_GLOBAL,
-    STORE_NAME,
     WITH_EXCEPT_START,
     YIELD_VALUE,
-    DELETE_DEREF,
 )
 from .program import Handler, Instr, Label, Location, Program
 from .shapes import calls_with_self
@@ -140,11 +139,9 @@ _CONVERSIONS: Final = ("", "s", "r", "a")
 class Hooks:
     """What the inserted checks call. `docs/inside/map.md` has the table of what each must do."""
 
-    resolve: Callable[[Any], Any]
-    resolve_bare: Callable[[Any], Any]
-    look_marker: object
-    look: Callable[[tuple[str, ...]], Callable[..., Any]]
-    look_spread: Callable[..., Any]
+    check: Callable[[int, tuple[str, ...]], Callable[..., Any]]
+    check_bare: Callable[[Any], Any]
+    check_spread: Callable[..., Any]
     attr: Callable[[str], Guard]
     super_attr: Callable[[str], Guard]
     store_attr: Callable[[str], Guard]
@@ -204,7 +201,7 @@ def instrument(
     return _EXTRA_STACK + instrumenter.most_copied
 
 
-@lru_cache(maxsize=None)
+@cache
 def _handlers() -> dict[int, str]:
     """Opcode -> name of the method that emits it."""
     table = {
@@ -467,27 +464,18 @@ class _Instrumenter:
 
         Above the values stand *on_top* others. *names* are None for `f(*args, **kwargs)`.
         """
-        straight, virtual, done = Label(), Label(), Label()
-        self.const(self.hooks.resolve if count else self.hooks.resolve_bare)
+        straight, done = Label(), Label()
+        if names is None:
+            self.const(self.hooks.check_spread)
+        else:
+            self.const(self.hooks.check(count, names) if count else self.hooks.check_bare)
         self.emit(COPY, place + 1)
-        self.call_with_self()
+        self.most_copied = max(self.most_copied, count)
+        for _ in range(count):
+            self.emit(COPY, count + on_top + 2)
+        self.call_with_self(count)
         self.emit(COPY, 1)
         self.emit(POP_JUMP_IF_NONE, straight)
-        if count:
-            self.most_copied = max(self.most_copied, count)
-            self.emit(COPY, 1)
-            self.const(self.hooks.look_marker)
-            self.emit(IS_OP, 0)
-            self.emit(POP_JUMP_IF_FALSE, virtual)
-            self.emit(POP_TOP)
-            self.const(self.hooks.look_spread if names is None else self.hooks.look(names))
-            self.emit(COPY, place + 1)
-            for _ in range(count):
-                self.emit(COPY, count + on_top + 2)
-            self.call_with_self(count)
-            self.emit(COPY, 1)
-            self.emit(POP_JUMP_IF_NONE, straight)
-            self.out.append(virtual)
         self.emit(SWAP, place + 1)
         self.emit(POP_TOP)
         self.plain_call(Instr(instr.op, instr.arg, instr.location, instr.handler))
@@ -806,4 +794,3 @@ class _Instrumenter:
             self.call_with_self()
             self.emit(POP_TOP)
         self.out.append(instr)
-

@@ -16,9 +16,7 @@ from typing import Final
 # Opcodes that a code object can hold. 3.12 and 3.13 also list the compiler's pseudo opcodes,
 # numbered from 256, LOAD_METHOD among them.
 _LAST_OPCODE: Final = 255
-OPMAP: Final[Mapping[str, int]] = {
-    name: op for name, op in dis.opmap.items() if op <= _LAST_OPCODE
-}
+OPMAP: Final[Mapping[str, int]] = {name: op for name, op in dis.opmap.items() if op <= _LAST_OPCODE}
 OPNAMES: Final[tuple[str, ...]] = tuple(opcode.opname)
 HAVE_ARGUMENT: Final = dis.HAVE_ARGUMENT
 
@@ -37,9 +35,8 @@ def _names(code: CodeType) -> list[str]:
 VERSION: Final = ".".join(map(str, sys.version_info[:3]))
 # The opcode tables of `opcodes.py` were written for, and tested on, these.
 #   A new CPython is added when its row in tests/_bytecode/test_facts.py is.
-IS_SUPPORTED: Final = (
-    sys.implementation.name == "cpython" and (3, 11) <= sys.version_info[:2] <= (3, 13)
-)
+_VERSION: Final = sys.version_info[:2]
+IS_SUPPORTED: Final = sys.implementation.name == "cpython" and (3, 11) <= _VERSION <= (3, 13)
 
 # Is a list comprehension a function of its own, or part of the enclosing frame?
 #   3.11: own code object.  3.12+: inlined, https://peps.python.org/pep-0709/
@@ -106,7 +103,7 @@ NESTED_GENERATORS_USE_THE_C_STACK: Final = not SEND_LEAVES_THE_RECEIVER
 def _writes_through() -> bool:
     name = 1
     sys._getframe().f_locals["name"] = 2
-    return name == 2  # noqa: PLR2004
+    return name == 2
 
 
 F_LOCALS_WRITES_THROUGH: Final = _writes_through()

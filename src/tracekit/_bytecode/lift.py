@@ -150,12 +150,12 @@ def _lift_span(
     positions: list[Location] = list(islice(code.co_positions(), start // 2, stop // 2))
     offset = start
     for concrete in ConcreteBytecode.from_code(window):
-        op = concrete.opcode  # type: ignore[union-attr]
+        op = concrete.opcode
         if op == CACHE:
             offset += 2
             continue
-        size = concrete.size  # type: ignore[union-attr]
-        arg = concrete.arg  # type: ignore[union-attr]
+        size = concrete.size
+        arg = concrete.arg
         if not isinstance(arg, int):
             arg = 0
         # With EXTENDED_ARG in front, the position of the instruction itself is the last unit's.

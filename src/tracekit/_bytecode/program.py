@@ -40,7 +40,7 @@ class Handler:
 
     __slots__ = ("depth", "lasti", "target")
 
-    def __init__(self, target: Label, depth: int, lasti: bool) -> None:  # noqa: FBT001
+    def __init__(self, target: Label, depth: int, lasti: bool) -> None:
         self.target = target
         self.depth = depth
         self.lasti = lasti

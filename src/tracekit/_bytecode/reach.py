@@ -219,7 +219,7 @@ class Method:
     def _asked_by_constant(self, index: int) -> str | None:
         """The name in `getattr(self, "name")`, if `self` is loaded for that at *index*."""
         units = self.units[index - 1 : index + 2]
-        if index < 1 or len(units) < 3:  # noqa: PLR2004
+        if index < 1 or len(units) < 3:
             return None
         function, own, constant = units
         if function.op != LOAD_GLOBAL or constant.op != LOAD_CONST or own.op not in FAST_LOADS:
@@ -228,4 +228,3 @@ class Method:
             return None
         value = self.code.co_consts[constant.arg]
         return value if isinstance(value, str) and self._slots[own.arg] == self._own else None
-

@@ -129,4 +129,3 @@ def _apply(stack: list[bool], op: int, arg: int, *, jump: bool) -> None:
             del stack[effect:]
         if op not in _WITHOUT_RESULT and stack and op not in JUMPS:
             stack[-1] = False
-

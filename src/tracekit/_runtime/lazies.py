@@ -395,7 +395,8 @@ def _pooling(target: Any) -> None:
     def standin(*args: Any, **kwargs: Any) -> Driven:
         values = []
         for value in args:
-            values.append((yield from drain(value)) if iterates(value) else value)
+            # Not a comprehension: `yield from` cannot stand in one.
+            values.append((yield from drain(value)) if iterates(value) else value)  # noqa: PERF401
         return target(*values, **kwargs)
 
     register(target, standin, when=lambda args, _: any(iterates(value) for value in args))
@@ -409,8 +410,7 @@ def _named(target: Any, items: Callable[..., Items], *names: str) -> None:
     """A lazy stand-in whose first parameter is an iterable that may be named in the call."""
 
     def standin(*args: Any, **kwargs: Any) -> Driven:
-        for name, value in zip(names, args, strict=False):
-            kwargs[name] = value
+        kwargs.update(zip(names, args, strict=False))
         iterator = yield from open_iter(kwargs.pop(names[0]))
         return LazyIterator(items(iterator, **kwargs), target)
 

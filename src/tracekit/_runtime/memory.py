@@ -217,7 +217,7 @@ def snapshot_to_frame(frame: FrameType, *, unbind: bool = False) -> None:
 def snapshot_unbinds() -> bool:
     """Probe whether deleting from `f_locals` and writing back unbinds a local."""
 
-    def probe(name: int) -> bool:  # noqa: ARG001, looked up in the snapshot
+    def probe(name: int) -> bool:
         frame = sys._getframe()
         snapshot: Any = frame.f_locals
         try:

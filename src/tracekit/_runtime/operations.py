@@ -251,7 +251,7 @@ def generic_del(obj: Any, name: str) -> Driven:
 
 # -- operators ----------------------------------------------------------------------------------
 
-BINARY: Final = (
+BINARY: Final[tuple[tuple[str, str, Callable[..., Any], Callable[..., Any]], ...]] = (
     ("+", "add", operator.add, operator.iadd),
     ("&", "and", operator.and_, operator.iand),
     ("//", "floordiv", operator.floordiv, operator.ifloordiv),

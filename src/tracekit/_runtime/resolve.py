@@ -21,6 +21,7 @@ from types import (
     MethodDescriptorType,
     MethodType,
     MethodWrapperType,
+    ModuleType,
     WrapperDescriptorType,
 )
 from typing import Any, Final
@@ -34,6 +35,7 @@ from .special import (
     asks,
     function_asks,
     inherits,
+    lasting,
     lookup,
     namespace_of,
     on_forget,
@@ -51,6 +53,9 @@ STANDINS: Final[dict[Any, Virtual]] = {}
 _METHODS: Final[dict[str, list[tuple[type, Virtual]]]] = {}
 """Name of a C method -> the classes that have a stand-in for it."""
 
+_QUICK: Final[set[Any]] = set()
+"""Those of them that are straight when all arguments are numbers, strings and the like."""
+
 _QUIET: Final[set[str]] = set()
 _PLAIN_CLASSES: set[type] = set()
 _CONDITIONAL: dict[FunctionType, Virtual] = {}
@@ -62,6 +67,7 @@ def register(
     standin: Virtual,
     *,
     when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None,
+    always: bool = False,
 ) -> None:
     """Let *standin* take the place of *target* in calls made by rewritten code.
 
@@ -74,9 +80,13 @@ def register(
         standin: Generator function with the same parameters.
         when: Says from `(args, kwargs)` whether the stand-in is used; by default, when an
             argument, or the first element of one that is a list or tuple, can ask.
+        always: Ask *when* also about numbers and strings, which otherwise decide by themselves.
     """
     conditional = Conditional(target, standin, when)
     STANDINS[target] = conditional
+    _STRAIGHT.clear()
+    if not always and type(target) in (BuiltinFunctionType, type):
+        _QUICK.add(target)
     if type(target) in (MethodDescriptorType, WrapperDescriptorType):
         _METHODS.setdefault(target.__name__, []).append((target.__objclass__, conditional))
 
@@ -122,16 +132,6 @@ def _an_argument_can_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return any_can_ask(args) or (bool(kwargs) and any_can_ask(kwargs.values()))
 
 
-class _Look:
-    """The answer of `resolve_in_place` for a call whose arguments decide."""
-
-    def __repr__(self) -> str:
-        return "LOOK"
-
-
-LOOK: Final = _Look()
-
-
 _READY: dict[FunctionType, tuple[Any, Any, Virtual]] = {}
 """Functions without cells, met in this run: (code, defaults, what is called in their place)."""
 on_forget(_READY.clear)
@@ -139,44 +139,13 @@ on_forget(_READY.clear)
 _ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, type(None), range, slice})
 """Types of arguments that no stand-in and no callback rule is for."""
 
+_CALLBACKS: Final = frozenset(
+    {FunctionType, MethodType, functools.partial, VirtualGenerator, LazyIterator}
+)
+"""Types of arguments for which a library function may be rewritten."""
 
-def resolve_in_place(callable_: Any) -> Any:
-    """As `resolve`, for a call with arguments: `LOOK` where `look` must see them."""
-    # The cases that calls in loops are made of, without a further call.
-    kind = type(callable_)
-    if kind is FunctionType:
-        ready = _READY.get(callable_)
-        if (
-            ready is not None
-            and ready[0] is callable_.__code__
-            and ready[1] is callable_.__defaults__
-        ):
-            return ready[2]
-        if callable_ in _CONDITIONAL:
-            return LOOK
-    elif kind is MethodType:
-        function = callable_.__func__
-        if type(function) is FunctionType:
-            ready = _READY.get(function)
-            if (
-                ready is not None
-                and ready[0] is function.__code__
-                and ready[1] is function.__defaults__
-            ):
-                return MethodType(ready[2], callable_.__self__)
-    elif kind is BuiltinFunctionType:
-        if callable_ in STANDINS:
-            return LOOK
-        if callable_.__name__ not in _METHODS or _builtin(callable_) is None:
-            return None
-        return LOOK
-    virtual = resolve(callable_)
-    if virtual is None:
-        return None
-    inner: Any = virtual
-    while type(inner) is MethodType or type(inner) is functools.partial:
-        inner = inner.__func__ if type(inner) is MethodType else inner.func
-    return LOOK if type(inner) is Conditional else virtual
+_STRAIGHT: Final[set[Any]] = set()
+"""Builtin functions of modules and of library classes that have no stand-in."""
 
 
 def resolve_bare(callable_: Any) -> Any:
@@ -200,49 +169,114 @@ def resolve_bare(callable_: Any) -> Any:
                 and ready[1] is function.__defaults__
             ):
                 return MethodType(ready[2], callable_.__self__)
-    elif kind is BuiltinFunctionType and callable_.__name__ not in _METHODS:
+    elif kind is BuiltinFunctionType and (
+        callable_ in _STRAIGHT or callable_.__name__ not in _METHODS
+    ):
         standin = STANDINS.get(callable_)
         return standin if standin is not None and _chosen(standin, (), {}) else None
     virtual = resolve(callable_)
     return None if virtual is None or not _chosen(virtual, (), {}) else virtual
 
 
+_CHECK: Final = """
+def check(callable_, {values}):
+    kind = type(callable_)
+    if kind is FunctionType:
+        ready = READY.get(callable_)
+        if ready is not None:
+            if ready[0] is callable_.__code__ and ready[1] is callable_.__defaults__:
+                return ready[2]
+        elif callable_ in CONDITIONAL and {no_callback}:
+            return None
+    elif kind is MethodType:
+        function = callable_.__func__
+        if type(function) is FunctionType:
+            ready = READY.get(function)
+            if (
+                ready is not None
+                and ready[0] is function.__code__
+                and ready[1] is function.__defaults__
+            ):
+                return MethodType(ready[2], callable_.__self__)
+    elif kind is BuiltinFunctionType:
+        if callable_ in STRAIGHT:
+            return None
+        if callable_ in QUICK:
+            if {atoms}:
+                return None
+        elif callable_ not in STANDINS and callable_.__name__ not in METHODS:
+            return learn(callable_)
+    elif kind is type and callable_ in QUICK and {atoms}:
+        return None
+    return decide(callable_, ({values},), names)
+"""
+"""The check of a call with so many arguments.
+
+Written once for each count: a call of a Python function with a fixed number of arguments costs
+half of one that collects them, and nearly all calls are decided in the first lines.
+"""
+
+
 @functools.cache
-def look(names: tuple[str, ...]) -> Callable[..., Virtual | None]:
-    """What decides, from copies of the arguments, whether a call is virtual.
+def check(count: int, names: tuple[str, ...]) -> Callable[..., Virtual | None]:
+    """What decides, from copies of the callable and its arguments, whether a call is virtual.
 
     Args:
+        count: How many arguments there are, at least one.
         names: Of the keyword arguments, which stand last.
+
+    Returns:
+        Takes the callable and the arguments; returns as `resolve`.
     """
+    values = [f"value_{number}" for number in range(count)]
+    text = _CHECK.format(
+        values=", ".join(values),
+        atoms=" and ".join(f"type({value}) in ATOMS" for value in values),
+        no_callback=" and ".join(f"type({value}) not in CALLBACKS" for value in values),
+    )
+    namespace = {
+        "__name__": __name__,
+        "ATOMS": _ATOMS,
+        "BuiltinFunctionType": BuiltinFunctionType,
+        "CALLBACKS": _CALLBACKS,
+        "CONDITIONAL": _CONDITIONAL,
+        "FunctionType": FunctionType,
+        "METHODS": _METHODS,
+        "MethodType": MethodType,
+        "QUICK": _QUICK,
+        "READY": _READY,
+        "STANDINS": STANDINS,
+        "STRAIGHT": _STRAIGHT,
+        "decide": _decide,
+        "learn": _learn,
+        "names": names,
+    }
+    exec(compile(text, __file__, "exec"), namespace)  # noqa: S102 - our own text
+    made: Callable[..., Virtual | None] = namespace["check"]  # type: ignore[assignment]
+    return made
+
+
+def _learn(function: Any) -> None:
+    """Remember a builtin without stand-in, if no object of the user's hangs on it."""
+    owner = function.__self__
+    if owner is None or type(owner) is ModuleType or (type(owner) is type and lasting(owner)):
+        _STRAIGHT.add(function)
+
+
+def _decide(callable_: Any, values: tuple[Any, ...], names: tuple[str, ...]) -> Virtual | None:
+    virtual = resolve(callable_)
+    if virtual is None:
+        return None
     count = len(names)
-
-    def looks(callable_: Any, *values: Any) -> Virtual | None:
-        kind = type(callable_)
-        if kind is FunctionType or kind is type or kind is BuiltinFunctionType:
-            try:
-                for value in values:
-                    if type(value) not in _ATOMS:
-                        break
-                else:
-                    # A method of a C object has its object beside the arguments.
-                    if kind is not BuiltinFunctionType or callable_.__name__ not in _METHODS:
-                        return None
-            except TypeError:
-                pass
-        virtual = resolve(callable_)
-        if virtual is None:
-            return None
-        if count:
-            args, kwargs = values[:-count], dict(zip(names, values[-count:], strict=True))
-        else:
-            args, kwargs = values, {}
-        return virtual if _chosen(virtual, args, kwargs) else None
-
-    return looks
+    if count:
+        args, kwargs = values[:-count], dict(zip(names, values[-count:], strict=True))
+    else:
+        args, kwargs = values, {}
+    return virtual if _chosen(virtual, args, kwargs) else None
 
 
 def look_spread(callable_: Any, args: Any, kwargs: Any = None) -> Virtual | None:
-    """As `look`, for `f(*args, **kwargs)`."""
+    """What `check(...)` gives, for `f(*args, **kwargs)`."""
     virtual = resolve(callable_)
     if virtual is None:
         return None
@@ -363,10 +397,7 @@ def _with_callbacks(function: FunctionType) -> Virtual:
 
 
 def _a_callback_is_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    for value in (*args, *kwargs.values()) if kwargs else args:
-        if _is_callback(value):
-            return True
-    return False
+    return any(map(_is_callback, (*args, *kwargs.values()) if kwargs else args))
 
 
 def _is_callback(value: Any) -> bool:
@@ -610,7 +641,7 @@ def _limit_changes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return False
 
 
-register(sys.setrecursionlimit, call, when=_limit_changes)
+register(sys.setrecursionlimit, call, when=_limit_changes, always=True)
 
 
 def begin(function: Any, /, *args: Any) -> Driven:

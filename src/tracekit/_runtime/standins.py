@@ -883,7 +883,7 @@ def _cache_clear(wrapper: Any) -> Driven:
     clear_beside(wrapper)
     wrapper.cache_clear()
     return None
-    yield  # type: ignore[unreachable]
+    yield
 
 
 def _clears(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -89,6 +89,7 @@ def cannot_come(root: nn.Module, path: str, standing: str, *, entering: bool) ->
         if child is None or _occurrences(root, child) != 1:
             return False
         # Containers are not called: the way goes on through them.
+        first = child
         container: list[str] = []
         while rest < len(parts) and _is_container(child):
             container.append(parts[rest])
@@ -107,7 +108,7 @@ def cannot_come(root: nn.Module, path: str, standing: str, *, entering: bool) ->
         if isinstance(module, nn.Sequential):
             return _passed_in(module, {*running, here}, name)
         return _is_over(module, frame, name) and (
-            not container or _passed_in(module._modules[name], {*running, here}, container[0], frame)
+            not container or _passed_in(first, {*running, here}, container[0], frame)
         )
 
 
@@ -131,9 +132,7 @@ def _is_container(module: nn.Module) -> bool:
 
 def _occurrences(root: nn.Module, child: nn.Module) -> int:
     """How many places of the tree hold *child*."""
-    return sum(
-        each is child for module in root.modules() for each in module._modules.values()
-    )
+    return sum(each is child for module in root.modules() for each in module._modules.values())
 
 
 def _is_over(module: nn.Module, frame: FrameType, name: str) -> bool:
