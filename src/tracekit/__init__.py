@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from ._vocabulary.edits import Edit as Edit
     from ._vocabulary.gradients import backward as backward
     from ._vocabulary.model import Model as Model
+    from ._vocabulary.served import served as served
+    from ._vocabulary.session import session as session
     from .errors import AlreadyEnteredError as AlreadyEnteredError
     from .errors import AsyncWithError as AsyncWithError
     from .errors import BatchAxisError as BatchAxisError
@@ -126,6 +128,8 @@ _HOMES = {
     "never_asks": "._runtime.twins",
     "release": "._runtime.skip",
     "save": "._runtime.saving",
+    "served": "._vocabulary.served",
+    "session": "._vocabulary.session",
     "touches_models": "._runtime.twins",
 }
 __all__ = tuple(_HOMES)  # the list above is the only one

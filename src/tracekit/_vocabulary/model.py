@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import nn
 
 from .._protocol import suspending
+from .._runtime.tracer import Backend
 from .._torch.base import Traceable
 from .._torch.tracers import InterleavingTracer
 from .._torch.tree import Node
@@ -14,13 +15,15 @@ from . import gradients as gradients  # `with loss.backward():` in blocks
 from .cache import CachingTracer
 from .edits import Editable, adopt
 from .source import SourceAttribute
+from .served import Wrappers, checked
+from .session import InSession, Session
 from .steps import StepLoop, Steps, _go_on, go_on
 
 if TYPE_CHECKING:
     from .._torch.run import Run
 
 
-class ModelTracer(CachingTracer, InterleavingTracer):
+class ModelTracer(InSession, CachingTracer, InterleavingTracer):
     """Runs a block in step with one call of a model; what `model.trace(...)` gives.
 
     Attributes:
@@ -78,6 +81,8 @@ class Model(Editable, Traceable):
         module: Any module.
         rename: Further names for modules: `{path, pattern or class: name or names}`.
         validate: Scan each block before it runs; see `trace`.
+        wrappers: Classes of nodes for some modules: `{module class or path pattern: class}`, or
+            one class for all below the model. Types go first, then patterns in their order.
 
     Example:
         >>> import torch
@@ -102,11 +107,38 @@ class Model(Editable, Traceable):
         *,
         rename: dict[Any, str | list[str]] | None = None,
         validate: bool = False,
+        wrappers: Wrappers | None = None,
     ) -> None:
         super().__init__(module, rename=rename)
         adopt(self._tree)
+        if wrappers is not None:
+            self.use_wrappers(wrappers)
         if validate:
             object.__setattr__(self, "_validates", True)
+
+    def use_wrappers(self, wrappers: Wrappers) -> Self:
+        """Make the nodes of some modules of other classes, with served values of their own.
+
+        Args:
+            wrappers: As for the class. Nodes that were handed out before stay what they are.
+
+        Returns:
+            This node.
+        """
+        self._tree.wrappers = {**self._tree.wrappers, **checked(wrappers)}
+        self._tree.nodes.clear()
+        self._tree.nodes[self._path] = self
+        self._nodes.clear()
+        return self
+
+    def session(self, *, backend: Backend | None = None, keep: str = "all") -> Session:
+        """Open a block of several traces: `with model.session(): ...`.
+
+        Args:
+            backend: What runs the block.
+            keep: `"saved"`: only what was saved in the block is bound after it.
+        """
+        return Session(backend=backend, keep=keep)
 
     def trace(
         self,
