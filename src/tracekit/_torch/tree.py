@@ -142,7 +142,7 @@ class Tree:
             for kind in type(module).__mro__:
                 if kind in wrappers:
                     return wrappers[kind]
-            names = (path, self.spelled(path))
+            names = (path, spelled(self.aliases, path))
             for pattern, cls in wrappers.items():
                 if isinstance(pattern, str) and any(
                     fnmatch.fnmatchcase(f".{name}", f"*.{pattern.removeprefix('.')}")
@@ -150,22 +150,6 @@ class Tree:
                 ):
                     return cls
         return self.node_class
-
-    def spelled(self, path: str) -> str:
-        """Write a path with aliases where there are some."""
-        words: list[str] = []
-        at = ""
-        while at != path:
-            rest = path.removeprefix(f"{at}." if at else "")
-            for alias, real in self.aliases.get(at, {}).items():
-                if rest == real or rest.startswith(f"{real}."):
-                    word, step = alias, real
-                    break
-            else:
-                word = step = rest.partition(".")[0]
-            words.append(word)
-            at = f"{at}.{step}" if at else step
-        return ".".join(words)
 
     def node(self, path: str, module: nn.Module) -> Node:
         """Give the node of a module that was found at *path*."""
@@ -177,6 +161,28 @@ class Tree:
             node._attach(self, path, module)
             self.nodes[path] = node
         return node
+
+
+def spelled(aliases: dict[str, dict[str, str]], path: str) -> str:
+    """Write a path with aliases where there are some.
+
+    Args:
+        aliases: Of a path, alias to real path below.
+        path: Without aliases.
+    """
+    words: list[str] = []
+    at = ""
+    while at != path:
+        rest = path.removeprefix(f"{at}." if at else "")
+        for alias, real in aliases.get(at, {}).items():
+            if rest == real or rest.startswith(f"{real}."):
+                word, step = alias, real
+                break
+        else:
+            word = step = rest.partition(".")[0]
+        words.append(word)
+        at = f"{at}.{step}" if at else step
+    return ".".join(words)
 
 
 class Port(Suspending):
