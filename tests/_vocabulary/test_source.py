@@ -613,6 +613,35 @@ def test_invokes_see_their_rows(pair: Pair) -> None:
     assert torch.equal(product, torch.zeros(2, 4))
 
 
+class Heads(nn.Module):
+    def forward(self, x):
+        merged = self.split(x)
+        table = torch.ones(2, 2)
+        turned = merged.transpose(0, 1)
+        return turned.sum(0) @ table.sum() if x.dim() > 9 else turned.sum()
+
+    def split(self, x):
+        return x.reshape(-1, 2)
+
+
+def test_rows_are_those_of_the_batch_and_not_of_a_size(no_residue) -> None:
+    module = Heads()
+    no_residue(module)
+    model = Model(module)
+    one, two = torch.zeros(1, 6), torch.ones(1, 6)
+    with model.trace() as tracer:
+        with tracer.invoke(one):
+            table = model.source.table_0.output
+            turned = model.source.turned_0.output
+        with tracer.invoke(two):
+            inner = model.source.self_split_0.source.x_reshape_0.output
+            merged = model.source.merged_0.output
+    assert table.shape == (2, 2)
+    assert torch.equal(turned, torch.zeros(2, 3))
+    assert torch.equal(inner, torch.ones(3, 2))
+    assert torch.equal(merged, torch.ones(3, 2))
+
+
 def test_under_scan(pair: Pair) -> None:
     model = Model(pair)
     with model.scan(X):

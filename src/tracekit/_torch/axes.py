@@ -10,6 +10,7 @@ batch, and the site is noted in `assumed`.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -19,6 +20,14 @@ from ..errors import BatchAxisError
 from .fake import FakeRun
 from .leaves import Leaf, leaves_with_paths, map_with_paths
 from .values import describe
+
+Note = Callable[[str, str, Any], None]
+"""Takes path, port and value of a site that a fake run has come to."""
+
+Joined = tuple[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""Module, call, arguments and keyword arguments of a run of several inputs."""
+
+_Seen = dict[tuple[str, str], list[dict[Leaf, tuple[int, ...]]]]
 
 Axes = tuple[tuple[int, int], ...]
 """Batch axes of one tensor: (axis, consecutive rows for each input). Empty: no batch axis."""
@@ -88,6 +97,45 @@ class BatchRules:
         except Exception as error:  # noqa: BLE001 - a model that cannot be scanned is no mistake
             self.failure = error.with_traceback(None)
             return False
+        self._compare(one, two, rows)
+        self._known.add(kind)
+        self._mixing = tuple(
+            f"{path}." for path, part in module.named_modules() if _mixes_rows(path, part)
+        )
+        self.failure = None
+        return True
+
+    def learn_inside(
+        self,
+        name: Hashable,
+        joined: Joined,
+        total: int,
+        watch: Callable[[Note], AbstractContextManager[None]],
+    ) -> None:
+        """Learn the batch axes of values inside a forward, once per kind of input.
+
+        Args:
+            name: What is watched; with the kind of input it tells whether it is known already.
+            joined: Module, call, arguments and keyword arguments of the run.
+            total: Rows of the batch, in inputs.
+            watch: Makes a context in which the values are noted.
+        """
+        module, call, args, kwargs = joined
+        kind = (name, _kind(args, kwargs))
+        if kind in self._known:
+            return
+        self._known.add(kind)
+        rows = max(total, 2)
+        try:
+            one = self._observe(module, call, args, kwargs, total, rows, watch)
+            two = self._observe(module, call, args, kwargs, total, rows + 1, watch)
+        except Exception as error:  # noqa: BLE001 - a model that cannot be scanned is no mistake
+            self.failure = error.with_traceback(None)
+            return
+        self._compare(one, two, rows)
+
+    def _compare(self, one: _Seen, two: _Seen, rows: int) -> None:
+        """Keep which axes differ between two runs, the second with one row more."""
         for key, visits in one.items():
             more = two.get(key, [])
             found = [
@@ -95,12 +143,6 @@ class BatchRules:
             ]
             if found:
                 self._moved[key] = found
-        self._known.add(kind)
-        self._mixing = tuple(
-            f"{path}." for path, part in module.named_modules() if _mixes_rows(path, part)
-        )
-        self.failure = None
-        return True
 
     def site(self, path: str, port: str, visit: int, total: int) -> AxisRule:
         """Give the rule of one site in a run of *total* rows.
@@ -161,9 +203,10 @@ class BatchRules:
         kwargs: dict[str, Any],
         total: int,
         rows: int,
-    ) -> dict[tuple[str, str], list[dict[Leaf, tuple[int, ...]]]]:
+        watch: Callable[[Note], AbstractContextManager[None]] | None = None,
+    ) -> _Seen:
         """Run on shapes with *rows* rows; give the shapes at each site, visit by visit."""
-        seen: dict[tuple[str, str], list[dict[Leaf, tuple[int, ...]]]] = {}
+        seen: _Seen = {}
 
         def note(path: str, port: str, value: Any) -> None:
             visits = seen.setdefault((path, port), [])
@@ -179,7 +222,8 @@ class BatchRules:
                 raise _EnoughError
 
         handles = []
-        with FakeRun(module) as fake, torch.no_grad():
+        inside = nullcontext() if watch is None else watch(note)
+        with FakeRun(module) as fake, torch.no_grad(), inside:
             given_args, given_kwargs = fake.inputs(args, kwargs)
             given_args, given_kwargs = self._resize(given_args, given_kwargs, total, rows)
             try:

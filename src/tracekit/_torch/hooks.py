@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import contextmanager
 from functools import partial
 from types import CodeType, MethodType
 from typing import TYPE_CHECKING, Any, Final
@@ -35,7 +36,7 @@ from torch.nn.modules import module as torch_module
 from .._interleave.interleaver import NOTHING, EndRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from torch import nn
@@ -262,6 +263,21 @@ def forward_of(module: nn.Module) -> Callable[..., Any]:
         return hooked.original
     forward: Callable[..., Any] = module.forward
     return forward
+
+
+@contextmanager
+def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let calls of *module* run *forward*, for a fake run in between."""
+    attributes = module.__dict__
+    before = attributes.get("forward", _MISSING)
+    attributes["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is _MISSING:
+            del attributes["forward"]
+        else:
+            attributes["forward"] = before
 
 
 def current_run() -> Run | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .._interleave.requests import Key, Read
     from .._interleave.worker import Worker
-    from .axes import BatchRules
+    from .axes import BatchRules, Joined
     from .hooks import Hooked
     from .tree import Tree
 
@@ -92,12 +92,14 @@ class Run(Host):
 
     Attributes:
         rules: Where the batch axes of all sites are, when several bodies see their own rows.
+        inputs: Then, what is called and with what.
         total: Rows of the batch, in inputs.
         base: The path of the module that was traced; stored edits at or below it take part.
         refuse: Says why a body may not ask for a site, beyond what the run itself knows.
     """
 
     rules: BatchRules | None = None
+    inputs: Joined | None = None
     total = 0
     base = ""
     refuse: Callable[[Worker, Read], BaseException | None] | None = None
@@ -185,6 +187,7 @@ class Run(Host):
             error = None
             self.spots.clear()
             self.paths.clear()
+            self.inputs = None
             interleaver.close()
 
     # Rows.

@@ -267,6 +267,7 @@ class InterleavingTracer(Tracer):
             args, kwargs = joined.args, joined.kwargs
             if len(given) > 1:
                 run.rules, run.total = model._batch_rules(), joined.total
+                run.inputs = (model._module, function, args, kwargs)
                 run.rules.learn(model._module, function, args, kwargs, joined.total)
                 rows = {id(each): part for each, part in zip(given, joined.rows, strict=True)}
         for invoke in self._ended:
