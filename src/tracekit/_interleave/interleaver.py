@@ -329,17 +329,16 @@ class Interleaver:
                 if answer is WAIT:
                     worker.pending = request
                     break
+            if self.standing is not None and self.standing.open is not None:
+                try:
+                    self._put_edited(worker, self.standing)
+                except Exception as error:  # noqa: BLE001 - ends the run, as one in the body does
+                    worker.error = worker.error or error
         finally:
             self.current = outer
             self.host.leave(worker, before)
         if worker.error is not None:
             self._failed(worker)
-        elif self.standing is not None and self.standing.open is not None:
-            try:
-                self._put_edited(worker, self.standing)
-            except Exception as error:  # noqa: BLE001 - ends the run, as one in the body does
-                worker.error = error
-                self._failed(worker)
 
     def _failed(self, worker: Worker) -> None:
         error, worker.error = worker.error, None
