@@ -158,7 +158,9 @@ def is_with_entry(code: CodeType, offset: int) -> bool:
     return 0 <= offset < len(code.co_code) and code.co_code[offset] == BEFORE_WITH
 
 
-def cut(code: CodeType, enter_offset: int, *, after_target: bool = False) -> Cut:
+def cut(
+    code: CodeType, enter_offset: int, *, after_target: bool = False, all_names: bool = False
+) -> Cut:
     """Cut the `with` body that follows *enter_offset* out of *code*.
 
     Running the result with the same names is equivalent to running the body in place, except
@@ -168,6 +170,8 @@ def cut(code: CodeType, enter_offset: int, *, after_target: bool = False) -> Cut
         code: The code object that holds the `with`.
         enter_offset: Bytes from the start of `co_code`; the instruction that entered the `with`.
         after_target: Begin after the store of the `as` target instead of before it.
+        all_names: Take all names of a function along, also those that the body does not use, so
+            that a debugger can show them.
 
     Returns:
         The body. The store of the `as` target is inside, the call of `__exit__` is not.
@@ -187,7 +191,7 @@ def cut(code: CodeType, enter_offset: int, *, after_target: bool = False) -> Cut
     if after_target:
         first, loaded = walk.after_target()
     walk.run(first)
-    return _build(walk, first, loaded, takes_value=not after_target)
+    return _build(walk, first, loaded, takes_value=not after_target, all_names=all_names)
 
 
 def names_of_comprehension(code: CodeType) -> frozenset[str]:
@@ -558,7 +562,9 @@ def _spans(units: dict[int, Unit]) -> list[tuple[int, int]]:
     return spans
 
 
-def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool) -> Cut:
+def _build(
+    walk: Walk, first: int, loaded: int, *, takes_value: bool, all_names: bool
+) -> Cut:
     code = walk.code
     spans = _spans(walk.units)
     program, labels = lift_with_labels(code, spans)
@@ -608,7 +614,10 @@ def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool) -> Cut:
             and instr not in first_halves
         ):
             instrs.append(Instr(JUMP_FORWARD, exit_label, instr.location, instr.handler))
+    # Inline, the call of `__exit__` comes here: a debugger stops at the `with` once more.
     last_line: Location = None
+    for offset in walk.exits:
+        last_line = next(islice(code.co_positions(), offset // 2, None), None)
     instrs.append(exit_label)
     instrs.append(Instr(LOAD_CONST, program.const(None), last_line))
     instrs.append(Instr(RETURN_VALUE, 0, last_line))
@@ -629,7 +638,7 @@ def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool) -> Cut:
         stores=frozenset(),
         lineno=line_at(code, walk.enter_offset),
     )
-    _renumber_slots(result)
+    _renumber_slots(result, all_names=all_names)
     return result
 
 
@@ -646,7 +655,7 @@ def _hide_simple_store(instrs: list[Instr | Label]) -> None:
             return
 
 
-def _renumber_slots(cut: Cut) -> None:
+def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
     """Give the body a frame layout of its own: only the variables that it uses."""
     code, program = cut.code, cut.program
     names = slot_names(code)
@@ -662,6 +671,10 @@ def _renumber_slots(cut: Cut) -> None:
         arguments[code.co_varnames[0]] = None
     if uses_super and "__class__" in outer:
         frees["__class__"] = None
+    if all_names and cut.is_optimized and not own_cells & outer:
+        arguments.update(dict.fromkeys(name for name in code.co_varnames if name not in own_cells))
+        cells.update(dict.fromkeys(code.co_cellvars))
+        frees.update(dict.fromkeys(code.co_freevars))
     slots: list[Instr] = []
     for instr in program.instrs:
         if type(instr) is Label:

@@ -175,7 +175,8 @@ def make_body_twin(cut: Cut, hooks: Hooks, shared: frozenset[str] = frozenset())
         inside += [
             Instr(LOAD_CONST, program.const(None)),
             Instr(YIELD_VALUE),
-            Instr(RESUME, _RESUME_AFTER_YIELD),
+            # Tools that are told of the resumption ask for the line; RESUME begins none itself.
+            Instr(RESUME, _RESUME_AFTER_YIELD, (cut.lineno, cut.lineno, None, None)),
         ]
         if not keep:
             inside.append(Instr(POP_TOP))

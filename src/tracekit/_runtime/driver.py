@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
 from .._protocol import Abort, Carrier, Raised
 from ..errors import NotRunningError
+from .debuggers import hide
 
 if TYPE_CHECKING:
     from .tracer import Body
@@ -26,6 +28,7 @@ def run_alone(body: Body, value: object) -> object:
     """
     generator = body.start(value)
     answer: object = None
+    hide(sys._getframe())
     try:
         while True:
             request = generator.send(answer)

@@ -59,6 +59,7 @@ _OTHER_ID: Final = {4: 3, 3: 4}
 _monitoring: Final[Any] = sys.monitoring if HAS_MONITORING else None  # type: ignore[attr-defined,unused-ignore]
 _DISABLE: Final[Any] = _monitoring.DISABLE if HAS_MONITORING else None
 _get_tool: Final[Any] = _monitoring.get_tool if HAS_MONITORING else None
+_INSTRUMENTED: Final = OPMAP.get("INSTRUMENTED_INSTRUCTION") if HAS_MONITORING else None
 _INSTRUCTION: Final[int] = _monitoring.events.INSTRUCTION if HAS_MONITORING else 0
 
 
@@ -228,6 +229,14 @@ class _MonitoredSkip(Skip):
     def engage(self) -> None:
         if self._generation != _tool.generation:
             self._install_again()
+        frame = self.frame
+        # A debugger may have been there while the block ran, and have switched opcode tracing
+        # off again: on 3.13.0 that takes our event off the code, too, while `get_local_events`
+        # still names it (`breakpoint()`, then `continue`). So look at the code itself.
+        if frame is not None and _INSTRUMENTED is not None:
+            code: Any = frame.f_code
+            if code._co_code_adaptive[self.offset] != _INSTRUMENTED:
+                _instrument(code)
         if len(_armed) > _MANY:
             _forget_dropped()
         _armed[id(self.frame)] = weakref.ref(self)

@@ -35,7 +35,7 @@ from ..errors import (
     UnsupportedPythonError,
     WithBlockNotFoundError,
 )
-from . import driver, frames, memory
+from . import debuggers, driver, frames, memory
 from .guards import HOOKS
 from .saving import Saved, noting
 from .shared import SharedNames
@@ -58,9 +58,11 @@ class Compiled:
         stores: Names it may bind or unbind.
         first_offset: Bytes; where the frame must not go on.
         shared: Names that other blocks of the same run read or bind.
+        all_names: Whether it has all names of the function, also those it does not use.
     """
 
     __slots__ = (
+        "all_names",
         "arguments",
         "cells",
         "first_offset",
@@ -75,8 +77,9 @@ class Compiled:
         "twin",
     )
 
-    def __init__(self, part: Cut, shared: frozenset[str]) -> None:
+    def __init__(self, part: Cut, shared: frozenset[str], all_names: bool) -> None:
         self.shared = shared
+        self.all_names = all_names
         self.arguments = part.arguments
         self.cells = part.cells
         self.frees = part.frees
@@ -97,7 +100,7 @@ class _Site:
     __slots__ = ("blocks", "code", "stores")
 
     def __init__(self, code: CodeType) -> None:
-        self.blocks: dict[tuple[int, bool, frozenset[str]], Compiled] = {}
+        self.blocks: dict[tuple[int, bool, frozenset[str], bool], Compiled] = {}
         self.stores: dict[int, StoreMap] = {}
         key = id(code)
         self.code = weakref.ref(code, lambda _: _forget(key))
@@ -130,6 +133,7 @@ def compiled_block(
     *,
     after_target: bool = False,
     shared: frozenset[str] = _NOTHING,
+    all_names: bool = False,
 ) -> Compiled:
     """Cut and compile the block that *enter_offset* of *code* enters, or give the one kept.
 
@@ -138,12 +142,14 @@ def compiled_block(
         enter_offset: Bytes; the instruction that enters the `with`.
         after_target: See `cut`.
         shared: Names that other blocks of the same run read or bind.
+        all_names: See `cut`.
     """
     blocks = _site(code).blocks
-    key = (enter_offset, after_target, shared)
+    key = (enter_offset, after_target, shared, all_names)
     block = blocks.get(key)
     if block is None:
-        block = Compiled(cut(code, enter_offset, after_target=after_target), shared)
+        part = cut(code, enter_offset, after_target=after_target, all_names=all_names)
+        block = Compiled(part, shared, all_names)
         ORIGINALS[id(block.twin.code)] = block.twin
         blocks[key] = block
     return block
@@ -237,7 +243,17 @@ class BlockBody(Body):
                 self.info.enter_offset,
                 after_target=not self.info.is_direct,
                 shared=shared,
+                all_names=self.block.all_names,
             )
+
+    def await_names(self, names: frozenset[str]) -> None:
+        """From here on, loads of these names wait, until the body binds them itself.
+
+        Args:
+            names: Of those that were given to `share` as told.
+        """
+        if self._shared is not None:
+            self._shared.pending |= names & self.block.shared
 
     def may_store(self, generator: Any, name: str) -> bool:
         """Whether a store to *name* can be reached from where the body stands.
@@ -286,6 +302,7 @@ class BlockBody(Body):
             self._shared = SharedNames(own, self._pending)
         generator.send(None)
         generator.send(value)
+        debuggers.follow(frame, own)
         result: Generator[Any, Any, Any] = generator
         return result
 
@@ -453,10 +470,11 @@ class Tracer:
                 self._run_block(self._body)
             self._skip.engage()
         except BaseException as error:
+            owner = None if self.info is None else self.info.frame
             if self._state == "entered":
                 self._end()
-            del caller
-            finish_raising(error)
+            finish_raising(error, owner)
+            del caller, owner
             raise
         return value
 
@@ -478,8 +496,10 @@ class Tracer:
                 memory.set_handled_exception(error.__context__)
                 self._run_block(self._body)
         except BaseException as failure:
+            owner = None if self.info is None else self.info.frame
             self._end()
-            finish_raising(failure)
+            finish_raising(failure, owner)
+            del owner
             raise
         self._end()
         return True  # type: ignore[return-value]  # None for checkers: see `semantics` of names
@@ -515,7 +535,12 @@ class Tracer:
     def compile(self) -> Compiled:
         """Give the compiled body: made once per place in the program, and kept with its code."""
         info = self.capture()
-        return compiled_block(info.code, info.enter_offset, after_target=not info.is_direct)
+        return compiled_block(
+            info.code,
+            info.enter_offset,
+            after_target=not info.is_direct,
+            all_names=debuggers.wants_all_names(info.code),
+        )
 
     def execute(self, body: Body) -> object:
         """Run *body* to its end. There is no model here, so it can ask for nothing."""
@@ -581,6 +606,7 @@ class Tracer:
 
     def _begin(self) -> None:
         if not IS_SUPPORTED:
+            self._state = "ended"
             raise UnsupportedPythonError(
                 f"tracekit does not know the bytecode of Python {VERSION}",
                 fix="use CPython 3.11, 3.12 or 3.13",
@@ -618,6 +644,7 @@ class Tracer:
         return next(at for at, origin in twin.offsets.items() if origin == block.first_offset)
 
     def _run_block(self, body: BlockBody) -> None:
+        visit = debuggers.Visit()
         try:
             if self._saved is None:
                 self.backend(self, body)
@@ -626,6 +653,8 @@ class Tracer:
                     self.backend(self, body)
         finally:
             body.finish(self.keeps())
+            assert body.frame is not None
+            visit.end(body.frame)
 
     def _not_skipped(self, error: BaseException | None) -> BaseException:
         return InternalError(

@@ -3,6 +3,8 @@
 Run as a file, as text, compiled, zipped, typed in: see `test_places.py`.
 """
 
+from __future__ import annotations
+
 import sys
 
 from tracekit._runtime.tracer import Tracer
