@@ -20,7 +20,7 @@ from .._runtime.saving import save as mark_saved
 from .._torch.batch import rows_of
 from .._torch.leaves import map_with_paths
 from .._torch.rename import bind_aliases
-from .._torch.tree import Node, Tree
+from .._torch.tree import Node, Tree, spelled
 from .._torch.values import describe, first_input, map_tensors, tensors
 from ..errors import NotCachedError, NotRunningError, OutOfOrderError, UnknownNameError
 
@@ -381,19 +381,7 @@ class CacheDict(_Navigable, dict[str, "Entry | Entries"]):
         return [self._spelled(path) for path in dict.keys(self)]
 
     def _spelled(self, path: str) -> str:
-        words: list[str] = []
-        at = ""
-        while at != path:
-            rest = path.removeprefix(f"{at}." if at else "")
-            for alias, real in self._aliases.get(at, {}).items():
-                if rest == real or rest.startswith(f"{real}."):
-                    word, step = alias, real
-                    break
-            else:
-                word = step = rest.partition(".")[0]
-            words.append(word)
-            at = f"{at}.{step}" if at else step
-        return ".".join(words)
+        return spelled(self._aliases, path)
 
     def _not_cached(self, key: object) -> NotCachedError:
         known = list(dict.keys(self))

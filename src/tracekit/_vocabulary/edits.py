@@ -425,6 +425,7 @@ def edited_copy(node: Node) -> Any:
     old = node._tree
     tree = Tree(old.root, old.node_class)
     tree.aliases = {path: dict(names) for path, names in old.aliases.items()}
+    tree.wrappers = old.wrappers
     tree.origins = (old, *old.origins)
     tree.edits = [edit.on(tree) for edit in old.edits]
     root = node.root
@@ -494,7 +495,7 @@ def _as_module(node: Node) -> nn.Module:
     tree = Tree(made if not node._path else old.root, old.node_class)
     if node._path:
         tree = Tree(_Above(old.root, node._path, made), old.node_class)
-    tree.aliases = old.aliases
+    tree.aliases, tree.wrappers = old.aliases, old.wrappers
     tree.origins = (old, *old.origins)
     tree.edits = old.edits  # the same list: edits made later count as well
     vars(made)["forward"] = _EditedForward(tree, node._path, vars(module).get("forward"))

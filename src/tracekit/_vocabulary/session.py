@@ -1,0 +1,68 @@
+"""Several traces as one piece of work: `with model.session(): ...`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from .._runtime.tracer import Backend, Body, Tracer
+
+
+class _Open(threading.local):
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+
+
+_open: Final = _Open()
+
+
+class Session(Tracer):
+    """Runs a block with several traces in it; what `model.session()` gives.
+
+    Equivalent to its block. All names of its traces are bound for the traces after them, also
+    those made with `keep="saved"`: what is kept is decided when the session ends. A backend gets
+    the whole block at once, so what it does with one (send it away, say) it does once.
+
+    Args:
+        backend: What runs the captured body.
+        keep: `"all"`: what the block binds is bound after it. `"saved"`: only what was saved.
+    """
+
+    def __init__(self, *, backend: Backend | None = None, keep: str = "all") -> None:
+        super().__init__(backend=backend)
+        if keep == "saved":
+            self.keep_only_saved()
+        elif keep != "all":
+            self._state = "ended"
+            raise ValueError(f'keep is "all" or "saved", not {keep!r}')
+
+    def execute(self, body: Body) -> object:
+        """Run *body* to its end; its traces run in it, one after the other."""
+        _open.sessions.append(self)
+        try:
+            return super().execute(body)
+        finally:
+            _open.sessions.remove(self)
+
+
+class InSession:
+    """The part of a tracer that hands all names on inside a session."""
+
+    def keeps(self) -> Callable[[str, object], bool] | None:
+        """Which names are bound after the block: `None` for all of them."""
+        if _open.sessions:
+            return None
+        found: Any = super()
+        keeps: Callable[[str, object], bool] | None = found.keeps()
+        return keeps
+
+
+def session(*, backend: Backend | None = None, keep: str = "all") -> Session:
+    """Open a block of several traces, of any models: `with tracekit.session(): ...`.
+
+    Args:
+        backend: What runs the block.
+        keep: `"saved"`: only what was saved in the block is bound after it.
+    """
+    return Session(backend=backend, keep=keep)
