@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .._interleave.interleaver import EndRun, Host, Interleaver, Standing
 from .._interleave.messages import too_late
@@ -264,6 +264,8 @@ class Run(Host):
         if self.held is None:
             self.held = Held()
         self.held.add(worker, standing, value)
+        if type(value) is Tensor and standing.key[1] == "output" and worker.rows is None:
+            self.tree.shapes[standing.key[0]] = (value.dtype, value.shape, value.device)
 
     def calls(self, path: str) -> int:
         spot = self.paths.get(path)

@@ -70,7 +70,7 @@ class Tree:
 
     def __init__(self, root: nn.Module, node_class: type[Node]) -> None:
         self.root = root
-        self.shapes: dict[str, str] = {}
+        self.shapes: dict[str, Any] = {}
         """What each module gave in the last scan, in words; by path."""
         self.node_class = node_class
         self.wrappers: dict[Any, type[Node]] = {}
@@ -631,7 +631,8 @@ class _Method:
 def render(node: Node) -> str:
     """Print a node as torch prints its module: equal neighbours folded, hidden names marked.
 
-    After a scan each module that was called shows what it gave: `-> float32[2, 16, 128]`.
+    After a scan each module that was called shows what it gave: `-> float32[2, 16, 128]`; after
+    a run each whose output was read.
 
     Args:
         node: The top of what is printed.
@@ -670,12 +671,25 @@ def _render(module: nn.Module, cls: type, tree: Tree, path: str) -> str:
             lines.append(f"({labels[0]}-{labels[-1]}): {len(labels)} x {indented}")
     name = type(module).__name__
     shape = tree.shapes.get(path)
-    end = ")" if shape is None else f")  -> {shape}"
+    end = ")" if shape is None else f")  -> {shown_shape(shape)}"
     lines += served
     if not lines:
         return f"{name}({extra}{end}"
     body = [*([extra] if extra else []), *lines]
     return f"{name}(\n" + "\n".join("  " + line for line in body) + f"\n{end}"
+
+
+def shown_shape(shape: Any) -> str:
+    """Write what `Tree.shapes` keeps of a module's output.
+
+    Args:
+        shape: A text; or dtype, shape and device of a tensor, as a run notes them.
+    """
+    if isinstance(shape, str):
+        return shape
+    dtype, size, device = shape
+    place = "" if device.type == "cpu" else f" on {device}"
+    return f"{str(dtype).removeprefix('torch.')}[{', '.join(map(str, size))}]{place}"
 
 
 def served_lines(cls: type) -> list[str]:

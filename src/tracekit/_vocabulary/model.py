@@ -11,8 +11,9 @@ from .._runtime.tracer import Backend
 from .._torch.base import Traceable
 from .._torch.tracers import InterleavingTracer
 from .._torch.tree import Node
-from . import gradients as gradients  # `with loss.backward():` in blocks
+from . import gradients  # noqa: F401 - serves `with loss.backward():` in blocks
 from .cache import CachingTracer
+from .display import DisplayedModel, DisplayedTracer
 from .edits import Editable, adopt
 from .source import SourceAttribute
 from .served import Wrappers, checked
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .._torch.run import Run
 
 
-class ModelTracer(InSession, CachingTracer, InterleavingTracer):
+class ModelTracer(DisplayedTracer, InSession, CachingTracer, InterleavingTracer):
     """Runs a block in step with one call of a model; what `model.trace(...)` gives.
 
     Attributes:
@@ -71,7 +72,7 @@ def _tracer_next(self: ModelTracer, steps: int = 1) -> Any:
     return (yield from _go_on(self, steps))
 
 
-class Model(Editable, Traceable):
+class Model(Editable, DisplayedModel, Traceable):
     """A wrapped `torch.nn.Module`, whose internal values can be read and changed in a block.
 
     Wrapping changes nothing: no hook is installed, and a call of the wrapper is a call of the
