@@ -192,3 +192,39 @@ def test_each_step_of_a_generation_visits_the_operations(no_residue) -> None:
         for _ in tracer.iter[:]:
             shapes.append(model.transformer.h[1].attn.source.query_states_2.output.shape[2])
     assert shapes == [7, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "mixtral", "mamba"])
+def test_each_invoke_has_its_rows_of_every_operation(name, no_residue) -> None:
+    """Read in one invoke of two, a value is the one of a run with that input alone."""
+    family = FAMILIES[name]
+    module = family.build()
+    no_residue(module)
+    model = Model(module)
+    ids = family.inputs()["input_ids"]
+    paths = inner_modules(module).values()
+    path = max(paths, key=lambda path: len(model.get(path).source))
+    compared = 0
+    with torch.no_grad():
+        ran = operations_run(model, path, {"input_ids": ids[1:]})
+
+        def values():
+            source = model.get(path).source
+            return [source[label].output for label in ran]
+
+        alone = model.trace(ids[1:]).run(values)
+        beside: list[Any] = []
+        with model.trace() as tracer:
+            with tracer.invoke(ids[:1]):
+                pass
+            with tracer.invoke(ids[1:]):
+                source = model.get(path).source
+                for label in ran:
+                    beside.append(source[label].output)
+        for label, one, other in zip(ran, alone, beside, strict=True):
+            if isinstance(one, torch.Tensor):
+                assert one.shape == other.shape, label
+                if one.is_floating_point():
+                    assert torch.allclose(one, other, atol=1e-5), label
+                compared += 1
+    assert compared > 10
