@@ -17,6 +17,9 @@ differently; errors travel as answers instead); a marker returned by the attribu
 function that reads the attribute would hand the marker on).
 """
 
+# This file is long because it is a table: one short method for each kind of instruction, which
+# nobody reads through but everybody looks something up in.
+
 from __future__ import annotations
 
 import sys

@@ -16,6 +16,9 @@ compared, through jumps); comparing instructions strictly (definite assignment m
 one copy a LOAD_FAST_CHECK in the other).
 """
 
+# This file is long because finding the end of a body and refusing what leaves it are one walk: the
+# refusals are known only by what the walk did not reach.
+
 from __future__ import annotations
 
 import dis
@@ -356,7 +359,7 @@ class Walk:
     def _exit_call(self, offset: int) -> Unit | None:
         """The unit after `[SWAP 2] None None None CALL 2`, if that is what stands here."""
         unit = decode(self.raw, offset)
-        if unit.op == SWAP and unit.arg == 2:  # noqa: PLR2004
+        if unit.op == SWAP and unit.arg == 2:
             unit = decode(self.raw, unit.stop_offset)
         for _ in range(_EXIT_ARGUMENTS):
             if unit.op != LOAD_CONST or self.code.co_consts[unit.arg] is not None:
@@ -450,7 +453,7 @@ class Walk:
         returned: object = None
         for _ in range(64):
             unit = decode(self.raw, after)
-            if unit.op == LOAD_CONST or unit.op == RETURN_CONST:
+            if unit.op in {LOAD_CONST, RETURN_CONST}:
                 returned = self.code.co_consts[unit.arg]
             if unit.op in RETURNS:
                 positions = islice(self.code.co_positions(), unit.start_offset // 2, None)
@@ -562,9 +565,7 @@ def _spans(units: dict[int, Unit]) -> list[tuple[int, int]]:
     return spans
 
 
-def _build(
-    walk: Walk, first: int, loaded: int, *, takes_value: bool, all_names: bool
-) -> Cut:
+def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool, all_names: bool) -> Cut:
     code = walk.code
     spans = _spans(walk.units)
     program, labels = lift_with_labels(code, spans)

@@ -17,8 +17,8 @@ from types import CodeType
 from typing import Final
 
 from .._protocol import UNBOUND
-from .checks import Hooks, instrument
 from .assemble import assemble
+from .checks import Hooks, instrument
 from .cut import Cut
 from .facts import CACHE_UNITS, CALLS_HAVE_PRECALL
 from .lift import lift

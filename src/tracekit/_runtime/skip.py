@@ -133,7 +133,7 @@ def arm(frame: FrameType, offset: int) -> Skip:
 
 
 def _arm_by_tracing(frame: FrameType, offset: int) -> Skip:
-    if HAS_MONITORING and len(sys._current_frames()) > 1:  # noqa: SLF001, documented
+    if HAS_MONITORING and len(sys._current_frames()) > 1:
         raise _refusal(_NO_ID)
     if trace_events_arrive():
         return TracedSkip(frame, offset)

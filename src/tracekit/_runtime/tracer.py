@@ -12,6 +12,9 @@ Only behind a wrapper that delegates to us, whose `as` value is not known before
 it run in `__exit__`.
 """
 
+# This file is long because a block and a function are two forms of one thing, and the steps above
+# read as one story only side by side.
+
 from __future__ import annotations
 
 import inspect
@@ -36,6 +39,7 @@ from ..errors import (
     WithBlockNotFoundError,
 )
 from . import debuggers, driver, frames, memory
+from .explain import explain
 from .guards import HOOKS
 from .saving import Saved, noting
 from .shared import SharedNames
@@ -270,7 +274,7 @@ class BlockBody(Body):
         stores = store_map(self.info.code, self.info.enter_offset)
         return name in stores.reachable(origin)
 
-    def lookup(self, generator: Any, name: str) -> object:  # noqa: ARG002 - the protocol's
+    def lookup(self, generator: Any, name: str) -> object:
         """What the body has bound *name* to; `UNBOUND` if nothing."""
         shared = self._shared
         return UNBOUND if shared is None else shared.own.get(name, UNBOUND)
@@ -290,9 +294,7 @@ class BlockBody(Body):
             if closure is None:
                 generator = eval(code, frame.f_globals, namespace)  # noqa: S307 - caller's own code
             else:
-                generator = memory.eval_code_with_closure(
-                    code, frame.f_globals, namespace, closure
-                )
+                generator = memory.eval_code_with_closure(code, frame.f_globals, namespace, closure)
         own = generator.gi_frame
         if block.cells:
             frames.share_cells(frame, own, block.cells)
@@ -364,7 +366,9 @@ class FunctionBody(Body):
             message = f"run() takes a Python function, not {type(function).__name__!r}"
             raise TypeError(message)
         code = plain.__code__
-        if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        if code.co_flags & (
+            inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+        ):
             message = f"run() takes a plain function, and {plain.__qualname__} is not one"
             raise TypeError(message)
         self.name = code.co_name
@@ -375,6 +379,7 @@ class FunctionBody(Body):
 
     def start(self, value: object) -> Generator[Any, Any, Any]:
         function = twin_function(self._function)
+        assert function is not None  # only coroutines have no twin
         taken = self._function.__code__.co_argcount
         given = (*self._arguments, value)
         varargs = self._function.__code__.co_flags & inspect.CO_VARARGS
@@ -576,6 +581,19 @@ class Tracer:
     def keep_only_saved(self) -> None:
         """Bind only those names afterwards whose value was saved in the block."""
         self._saved = Saved()
+
+    def explain(self) -> str:
+        """Tell, as text, what was cut, what is rewritten in it, and what is refused.
+
+        Works in the block, after it, and after a refusal. A subclass may add what it knows.
+
+        Returns:
+            Several lines.
+        """
+        info = self.info
+        if info is None:
+            return f"{type(self).__name__}: no block has been captured"
+        return explain(info.code, info.enter_offset, after_target=not info.is_direct)
 
     # -- the function form ------------------------------------------------------------------
 
