@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._protocol import Abort, AwaitName, Raised
+from .._protocol import UNBOUND, Abort, AwaitName, Raised
 from ..errors import (
     InternalError,
     OutOfOrderError,
@@ -103,6 +103,15 @@ class Host:
     def skipped(self, parts: list[tuple[Worker, object]], standing: Standing) -> object:
         """Make one output of what all the bodies that skip a module have given."""
         return parts[-1][1]
+
+    def outer_goes_on(self, worker: Worker) -> object:
+        """The body around the others reads a name of theirs, and they have all ended.
+
+        Returns:
+            What the read is answered with; `UNBOUND` if the name is bound in its place by now.
+        """
+        del worker
+        return UNBOUND
 
     def explain(self, request: Read) -> tuple[str, str, str]:
         """Say why a site was never visited: rows *Seen*, *Why* and *Fix*; empty if unknown."""
@@ -401,6 +410,9 @@ class Interleaver:
         if isinstance(request, NextStep):
             return self._answer_step(request.loop)
         if isinstance(request, AwaitName):
+            if worker.is_outer:
+                others = any(each.pending for each in self.workers if each is not worker)
+                return WAIT if others or not self.over else self.host.outer_goes_on(worker)
             if flow.blocker(self.workers, worker, request.name) is not None:
                 return WAIT
             return flow.value_of(self.workers, worker, request.name)
@@ -684,10 +696,8 @@ class Interleaver:
         return problem
 
     def _first_waiting(self) -> Worker | None:
-        for worker in self.workers:
-            if worker.pending is not None:
-                return worker
-        return None
+        waiting = [worker for worker in self.workers if worker.pending is not None]
+        return min(waiting, key=lambda worker: worker.is_outer, default=None)
 
     def _run_last(self, worker: Worker) -> None:
         """Tell a body that what it waits for will not come."""

@@ -55,6 +55,7 @@ class Worker:
         value: What the body returned.
         error: What the body raised; taken out by whoever raises it on.
         aborted: It is being unwound; further requests end it too.
+        is_outer: It is the body around the other bodies of the run, and reads their names last.
         modes: What the host keeps about the surroundings of the body.
     """
 
@@ -65,6 +66,7 @@ class Worker:
         "error",
         "generator",
         "loops",
+        "is_outer",
         "modes",
         "order",
         "pending",
@@ -84,6 +86,7 @@ class Worker:
         self.loops: list[Loop] = []
         self.value: object = None
         self.error: BaseException | None = None
+        self.is_outer = False
         self.started = False
         self.stepped = False
         self.aborted = False

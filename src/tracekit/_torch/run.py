@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .._interleave.interleaver import EndRun, Host, Interleaver, Standing
 from .._interleave.messages import too_late
 from .._interleave.site import spell
+from .._protocol import UNBOUND
 from ..errors import NeverRanError, UnsupportedModuleError
 from . import hooks
 from .batch import Shared, join_parts
@@ -96,6 +97,7 @@ class Run(Host):
         total: Rows of the batch, in inputs.
         base: The path of the module that was traced; stored edits at or below it take part.
         refuse: Says why a body may not ask for a site, beyond what the run itself knows.
+        names_bound: Binds what the bodies of invokes have bound, for the body around them.
     """
 
     rules: BatchRules | None = None
@@ -103,6 +105,7 @@ class Run(Host):
     total = 0
     base = ""
     refuse: Callable[[Worker, Read], BaseException | None] | None = None
+    names_bound: Callable[[Worker], object] | None = None
 
     def __init__(self, tree: Tree, owner: object, once: str | None) -> None:
         self.tree = tree
@@ -239,6 +242,9 @@ class Run(Host):
         return value
 
     # Host.
+
+    def outer_goes_on(self, worker: Worker) -> object:
+        return UNBOUND if self.names_bound is None else self.names_bound(worker)
 
     def enter(self, worker: Worker) -> tuple[bool, Modes]:
         before = self.forwarding

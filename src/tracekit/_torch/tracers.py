@@ -9,7 +9,7 @@ from .._interleave.flow import Barrier
 from .._interleave.requests import Meet, Read
 from .._interleave.site import Site, spell
 from .._interleave.worker import Worker
-from .._protocol import Abort, ask, suspending
+from .._protocol import UNBOUND, Abort, Raised, ask, suspending
 from .._runtime.tracer import Backend, BlockBody, Body, Tracer
 from ..errors import CannotSuspendError, InvokeError, NotRunningError
 from .batch import split_rows
@@ -45,6 +45,7 @@ class InterleavingTracer(Tracer):
     _started: Sequence[Invoker] = ()
     _ended: Sequence[Invoker] = ()
     _stopped = False
+    _read_at = ""
     _main: Worker | None = None
     _requests: dict[str, Any] | None = None
     _current: Run | None = None
@@ -134,6 +135,10 @@ class InterleavingTracer(Tracer):
         model = self.model
         assert model is not None
         worker = self._main = Worker(body)
+        if isinstance(body, BlockBody) and not (self.args or self.kwargs):
+            # It may read what an invoke in it binds.
+            worker.is_outer = True
+            body.share(frozenset(), body.stores & body.loads)
         try:
             self._run(worker)
             while self._invokes and not self._stopped:
@@ -158,6 +163,7 @@ class InterleavingTracer(Tracer):
         run.base = model._path
         if not (self.args or self.kwargs):
             run.refuse = self._refuse
+            run.names_bound = self._bind_names
         try:
             run.execute(worker, self.value(), self._call)
         finally:
@@ -173,6 +179,23 @@ class InterleavingTracer(Tracer):
     def _run_again(self, run: Run) -> None:
         """A further run begins, because the inputs did not fit into one."""
 
+    def _bind_names(self, worker: Worker) -> object:
+        """The body around the invokes goes on, after the run that it has begun by reading."""
+        if self._invokes:
+            return Raised(
+                InvokeError(
+                    "a name that an invoke binds is read in a trace that needs several runs",
+                    where=worker.where(),
+                    seen=f"{len(self._invokes)} invokes have not run",
+                    why="the body goes on after the first run, and the others begin when it ends",
+                    fix="read the name after the `with`, or leave `max_rows` out",
+                )
+            )
+        self._read_at = worker.where()
+        for invoke in self._started:
+            invoke.push_names(None)
+        return UNBOUND
+
     def _refuse(self, worker: Worker, request: Read) -> BaseException | None:
         """Say why a site may not be asked for between invokes."""
         if worker is not self._main or not (self._invokes or self._started):
@@ -184,7 +207,7 @@ class InterleavingTracer(Tracer):
             "rows of all",
         )
 
-    def _take(self, invoke: Invoker) -> None:
+    def _take(self, invoke: Invoker, body: Body) -> None:
         """Add an input to the run that has not begun."""
         run = self._current
         main = self._main
@@ -196,15 +219,18 @@ class InterleavingTracer(Tracer):
         elif run.interleaver.current is not main:
             problem = "inside another invoke"
         elif run.began:
-            problem = "when the model is running already"
+            problem = "after the run has begun"
         if problem:
             raise InvokeError(
                 f"`tracer.invoke(...)` stands {problem}",
+                seen=self._read_at and f"it was begun by reading a name of an invoke: {self._read_at}",
                 why="inputs are joined into one run before it begins",
                 fix="open all invokes directly in the block of `with model.trace() as tracer:`, "
                 "one after the other",
             )
         self._invokes = [*self._invokes, invoke]
+        if isinstance(main.body, BlockBody):
+            main.body.await_names(body.stores)
 
     def call(self) -> Any:
         """Make the call without a block, with the stored edits only; give what it returns."""
@@ -337,6 +363,7 @@ class Invoker(Tracer):
         self.tracer: InterleavingTracer | None = tracer
         self.worker: Worker | None = None
         self._captured: Body | None = None
+        self._pushed = False
 
     @property
     def has_input(self) -> bool:
@@ -347,7 +374,7 @@ class Invoker(Tracer):
         """Keep *body* for the run, with its names and modes as they are here."""
         tracer = self.tracer
         assert tracer is not None
-        tracer._take(self)
+        tracer._take(self, body)
         self._captured = body
         worker = self.worker = Worker(body)
         worker.modes = Modes()
@@ -361,7 +388,8 @@ class Invoker(Tracer):
 
     def push_names(self, keeps: Any) -> None:
         """Bind what the block has bound, in the place of its `with`."""
-        if self._captured is not None:
+        if self._captured is not None and not self._pushed:
+            self._pushed = True
             self._captured.finish(keeps)
 
     def close(self) -> None:
