@@ -569,7 +569,7 @@ class Node:
         }
 
     def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *dir(self._module), *self._module._modules})
+        return sorted({*object.__dir__(self), *dir(self._module), *self._module._modules, *self._tree.aliases.get(self._path, ())})
 
     def __repr__(self) -> str:
         return render(self)
