@@ -226,3 +226,37 @@ def test_gradients_of_what_the_model_made(clean):
 
     assert net[0].weight.grad is not None
     net.zero_grad()
+
+
+class _Generates(torch.nn.Module):
+    """Has a `generate` that runs without gradients, as transformers' models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.layer(x)
+
+    @torch.no_grad()
+    def generate(self, x, steps):
+        for _ in range(steps):
+            x = self(x)
+        return x
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_block_of_a_generate_starts_without_gradients(enabled: bool) -> None:
+    """What it computes is not recorded; after it the mode is what it was."""
+    from tracekit import Model
+
+    model = Model(_Generates())
+    weight = torch.ones(2, requires_grad=True)
+    with torch.set_grad_enabled(enabled):
+        with model.trace(torch.ones(1, 2), 2, fn="generate") as tracer:
+            seen = [torch.is_grad_enabled()]
+            for _ in tracer.iter[:]:
+                seen.append((model.layer.output * weight).requires_grad)
+
+        assert [False, False, False] == seen
+        assert enabled is torch.is_grad_enabled()

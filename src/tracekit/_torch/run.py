@@ -96,6 +96,7 @@ class Run(Host):
         inputs: Then, what is called and with what.
         total: Rows of the batch, in inputs.
         base: The path of the module that was traced; stored edits at or below it take part.
+        without_grad: The call runs without gradients (`generate`), so its bodies start without.
         refuse: Says why a body may not ask for a site, beyond what the run itself knows.
         names_bound: Binds what the bodies of invokes have bound, for the body around them.
     """
@@ -104,6 +105,7 @@ class Run(Host):
     inputs: Joined | None = None
     total = 0
     base = ""
+    without_grad = False
     refuse: Callable[[Worker, Read], BaseException | None] | None = None
     names_bound: Callable[[Worker], object] | None = None
 
@@ -184,6 +186,9 @@ class Run(Host):
             for body in interleaver.workers:
                 # A mode that a block leaves set is set after the `with` too, as inline.
                 if body.order >= 0 and body.modes is not None and body.modes is not self.modes:
+                    if self.without_grad and not body.modes.grad:
+                        # It was turned off for the block, not by it.
+                        body.modes.grad = self.modes.grad
                     body.modes.set(Modes())
             self.frame = None
             hooks.end(self)
@@ -252,6 +257,9 @@ class Run(Host):
         if self.held is not None:
             self.held.model_ran()
         modes = worker.modes
+        if modes is None and self.without_grad:
+            modes = worker.modes = Modes()
+            modes.grad = False
         if modes is None:
             # It starts under the modes of the `with` line, which are set now.
             worker.modes = self.modes

@@ -161,6 +161,7 @@ class InterleavingTracer(Tracer):
         assert model is not None
         run = self._current = Run(model._tree, self, self._once())
         run.base = model._path
+        run.without_grad = self._generates()
         if not (self.args or self.kwargs):
             run.refuse = self._refuse
             run.names_bound = self._bind_names
@@ -244,6 +245,10 @@ class InterleavingTracer(Tracer):
             return function(*args, **kwargs)
         finally:
             self._end()
+
+    def _generates(self) -> bool:
+        """Whether the call is a `generate`, which runs without gradients."""
+        return self.fn == "generate" or getattr(self.fn, "__name__", "") == "generate"
 
     def _once(self) -> str | None:
         """The path of the one module that the traced call calls once; `None` if not known."""
@@ -378,6 +383,8 @@ class Invoker(Tracer):
         self._captured = body
         worker = self.worker = Worker(body)
         worker.modes = Modes()
+        if tracer._generates():
+            worker.modes.grad = False
         if isinstance(body, BlockBody):
             body.bind_now()
 
