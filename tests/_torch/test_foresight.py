@@ -149,7 +149,10 @@ def test_a_language_model() -> None:
 
     def look(*_: object) -> None:
         found.update(
-            {path: cannot_come(model, path, "transformer.h.1.mlp", entering=False) for path in paths}
+            {
+                path: cannot_come(model, path, "transformer.h.1.mlp", entering=False)
+                for path in paths
+            }
         )
 
     model.transformer.h[1].mlp.register_forward_hook(look)

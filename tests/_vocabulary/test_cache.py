@@ -616,7 +616,9 @@ class TestReading:
 
     def test_a_name_that_a_dictionary_has(self, cache):
         assert callable(cache.keys)
-        assert cache["keys"].output is cache.output or torch.equal(cache["keys"].output, cache.output)
+        assert cache["keys"].output is cache.output or torch.equal(
+            cache["keys"].output, cache.output
+        )
 
     def test_what_is_not_there(self, cache):
         with pytest.raises(NotCachedError, match="near: .*transformer.h.1"):
@@ -683,9 +685,7 @@ class TestFiles:
         run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert run.stdout.strip() == repr(list(cache)), run.stderr
 
-    @pytest.mark.parametrize(
-        "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-    )
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
     def test_written_and_read(self, clean, tmp_path, dtype):
         model = Model(clean(Cell()), rename={"step": "cell"})
         with model.trace(X) as tracer:

@@ -91,7 +91,11 @@ class TestEqualsAutograd:
         assert torch.equal(second, expected[1])
 
     @given(
-        ops=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=12),
+        ops=st.lists(
+            st.tuples(st.integers(0, 5), st.integers(0, 99), st.integers(0, 99)),
+            min_size=1,
+            max_size=12,
+        ),
         picks=st.sets(st.integers(0, 99), max_size=6),
     )
     def test_any_graph(self, ops, picks):
@@ -115,7 +119,9 @@ class TestEqualsAutograd:
         chosen = sorted({pick % len(values) for pick in picks}, reverse=True)
         # Leaves get theirs at the end, in no order of their own.
         inner = [values[i] for i in chosen if i > 1]
-        expected = torch.autograd.grad(loss, inner, retain_graph=True, allow_unused=True) if inner else []
+        expected = (
+            torch.autograd.grad(loss, inner, retain_graph=True, allow_unused=True) if inner else []
+        )
         inner = [t for t, g in zip(inner, expected) if g is not None]
         expected = [g for g in expected if g is not None]
         leaves = torch.autograd.grad(loss, values[:2], retain_graph=True, allow_unused=True)
@@ -382,9 +388,7 @@ class TestPasses:
             for k in range(2):
                 with out[:, k].sum().backward(retain_graph=True):
                     found.append(a.grad)
-        expected = [
-            torch.autograd.grad(out[:, k].sum(), a, retain_graph=True)[0] for k in range(2)
-        ]
+        expected = [torch.autograd.grad(out[:, k].sum(), a, retain_graph=True)[0] for k in range(2)]
         assert all(map(torch.equal, found, expected))
 
     def test_nested(self, clean):

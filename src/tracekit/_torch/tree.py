@@ -569,7 +569,14 @@ class Node:
         }
 
     def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *dir(self._module), *self._module._modules, *self._tree.aliases.get(self._path, ())})
+        return sorted(
+            {
+                *object.__dir__(self),
+                *dir(self._module),
+                *self._module._modules,
+                *self._tree.aliases.get(self._path, ()),
+            }
+        )
 
     def __repr__(self) -> str:
         return render(self)
@@ -653,11 +660,7 @@ def _render(module: nn.Module, cls: type, tree: Tree, path: str) -> str:
         if hasattr(cls, name):
             label = f'["{name}"]'
         below = f"{path}.{name}" if path else name
-        text = (
-            "None"
-            if child is None
-            else _render(child, tree.class_of(below, child), tree, below)
-        )
+        text = "None" if child is None else _render(child, tree.class_of(below, child), tree, below)
         if blocks and blocks[-1][1] == text and blocks[-1][0][-1].isdigit() and label.isdigit():
             blocks[-1][0].append(label)
         else:

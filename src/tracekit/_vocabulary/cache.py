@@ -393,7 +393,9 @@ class CacheDict(_Navigable, dict[str, "Entry | Entries"]):
             seen = f"below it are: {', '.join(below[:3])}{', ...' if len(below) > 3 else ''}"
         else:
             shown = near or known[:3]
-            seen = f"{'near' if near else 'it has'}: {', '.join(path or repr('') for path in shown)}"
+            seen = (
+                f"{'near' if near else 'it has'}: {', '.join(path or repr('') for path in shown)}"
+            )
         return NotCachedError(
             f"nothing was recorded for {key!r}",
             seen=seen,
@@ -801,4 +803,3 @@ def amount(nbytes: int) -> str:
             return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-

@@ -87,9 +87,7 @@ class _KeptBlock(_Kept):
             found = {name: namespace[name] for name in loads if name in namespace}
         trees = (tree, *tree.origins)
         self._values = {
-            name: _There(value._path)
-            if isinstance(value, Node) and value._tree in trees
-            else value
+            name: _There(value._path) if isinstance(value, Node) and value._tree in trees else value
             for name, value in found.items()
         }
 

@@ -15,9 +15,9 @@ from . import gradients  # noqa: F401 - serves `with loss.backward():` in blocks
 from .cache import CachingTracer
 from .display import DisplayedModel, DisplayedTracer
 from .edits import Editable, adopt
-from .source import SourceAttribute
 from .served import Wrappers, checked
 from .session import InSession, Session
+from .source import SourceAttribute
 from .steps import StepLoop, Steps, _go_on, go_on
 
 if TYPE_CHECKING:
