@@ -11,6 +11,7 @@ from .._interleave.requests import NextStep
 from .._protocol import Carrier, ask, suspending
 from .._torch import hooks
 from ..errors import CannotSuspendError, NeverRanError, NotRunningError
+from .stepblocks import StepBlock
 
 if TYPE_CHECKING:
     from .._interleave.position import Clock
@@ -77,14 +78,15 @@ class Steps:
         return iter(self[:])
 
 
-class StepLoop:
+class StepLoop(StepBlock):
     """What a `for` loops over; each `for` starts anew."""
 
-    __slots__ = ("key", "owner")
+    __slots__ = ("_skips", "key", "owner")
 
     def __init__(self, owner: Any, key: object) -> None:
         self.owner = owner
         self.key = key
+        self._skips: list[Any] = []
 
     def __iter__(self) -> StepIterator:
         run, clock = clock_of(self.owner)
