@@ -15,11 +15,11 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from ._runtime.twins import never_asks as never_asks
     from ._runtime.twins import touches_models as touches_models
     from ._vocabulary.cache import Cache as Cache
-    from ._vocabulary.cache import CacheDict as CacheDict
-    from ._vocabulary.cache import Entry as Entry
     from ._vocabulary.edits import Edit as Edit
     from ._vocabulary.gradients import backward as backward
     from ._vocabulary.model import Model as Model
+    from ._vocabulary.recorded import CacheDict as CacheDict
+    from ._vocabulary.recorded import Entry as Entry
     from ._vocabulary.served import served as served
     from ._vocabulary.session import session as session
     from .errors import AlreadyEnteredError as AlreadyEnteredError
@@ -77,13 +77,13 @@ _HOMES = {
     "AsyncWithError": ".errors",
     "BatchAxisError": ".errors",
     "Cache": "._vocabulary.cache",
-    "CacheDict": "._vocabulary.cache",
+    "CacheDict": "._vocabulary.recorded",
     "CannotJoinError": ".errors",
     "CannotSkipError": ".errors",
     "CannotSuspendError": ".errors",
     "DoubleBosWarning": ".errors",
     "Edit": "._vocabulary.edits",
-    "Entry": "._vocabulary.cache",
+    "Entry": "._vocabulary.recorded",
     "ExitTracingException": ".errors",
     "GatedModelError": ".errors",
     "GenerateOnlyError": ".errors",

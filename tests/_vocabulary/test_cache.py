@@ -26,8 +26,9 @@ from tracekit import (
 )
 from tracekit._torch import hooks
 from tracekit._torch.tiny import MODELS, seeded
-from tracekit._vocabulary.cache import Cache, CacheDict, Entries, Entry
+from tracekit._vocabulary.cache import Cache
 from tracekit._vocabulary.cachefile import Omitted
+from tracekit._vocabulary.recorded import CacheDict, Entries, Entry
 
 X = torch.linspace(-1.0, 1.0, 8).reshape(2, 4)
 
@@ -759,7 +760,7 @@ class TestFiles:
 
 
 def test_sizes():
-    from tracekit._vocabulary.cache import amount
+    from tracekit._vocabulary.recorded import amount
 
     assert [amount(n) for n in (0, 999, 1500, 2_500_000, 3e9, 4e12)] == [
         "0 bytes",

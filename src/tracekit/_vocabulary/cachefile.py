@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .cache import _MISSING, CacheDict, Entries, Entry
+from .recorded import _MISSING, CacheDict, Entries, Entry
 
 _FORMAT: Final = 1
 _PLAIN: Final = (str, bool, int, float, type(None))

@@ -13,7 +13,7 @@ from .._interleave.site import spell
 from .._runtime import frames
 from .._torch.tree import Tree, served_lines, shown_shape
 from .._torch.values import tensors
-from .cache import amount
+from .recorded import amount
 
 if TYPE_CHECKING:
     from .._runtime.tracer import BlockBody
@@ -196,5 +196,3 @@ def memory_of(found: Iterable[Tensor]) -> int:
             parts = [tensor._indices(), tensor._values()] if tensor.is_sparse else []
             storages[id(tensor)] = sum(part.nbytes for part in parts)
     return sum(storages.values())
-
-
