@@ -204,11 +204,12 @@ class _Stack:
         self._finish_call(shown)
 
     def _finish_call(self, arguments: list[str]) -> None:
-        first, second = self.pop_many(2)
-        if first != _NULL and second != _NULL:
+        below, above = self.pop_many(2)
+        if _NULL in {below, above}:
+            function = above if below == _NULL else below
+        else:
             # The first argument stands where a NULL would: a decorator, a comprehension.
-            first, arguments = first, [second, *arguments]
-        function = second if first == _NULL else first
+            function, arguments = below, [above, *arguments]
         self.push(f"{_grouped(function)}({', '.join(arguments)})")
 
     def _swap(self, depth: int) -> None:

@@ -265,7 +265,8 @@ class VirtualGenerator(_Resumable):
     def __del__(self) -> None:
         # As the interpreter does it for a generator: `finally` blocks run. Here a request in
         # one of them would be handed to nobody, so the closing is ours to do.
-        if self.inner.gi_suspended:
+        inner = getattr(self, "inner", None)  # None: interrupted while it was made
+        if inner is not None and inner.gi_suspended:
             self.close()
 
     @property

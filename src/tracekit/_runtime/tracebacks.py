@@ -192,7 +192,8 @@ class _Placing:
         self.frame = frame
         self.body = body
         self.offset = offset
-        self.lineno = 0 if body is None else body.tb_lineno
+        # An interrupt may come where the block has no line yet: before its first one.
+        self.lineno = 0 if body is None else (body.tb_lineno or frame.f_lineno)
         self.thread = get_ident()
         self.found: Any = None
 

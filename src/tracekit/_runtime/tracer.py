@@ -492,6 +492,9 @@ class Tracer:
         skip = self._skip
         try:
             if skip is None or not skip.exception_is_mine(error):
+                if self._is_interrupted(skip, traceback):
+                    self._end()
+                    return None
                 raise self._not_skipped(error)
             info = self.info
             assert info is not None
@@ -673,6 +676,20 @@ class Tracer:
             body.finish(self.keeps())
             assert body.frame is not None
             visit.end(body.frame)
+
+    def _is_interrupted(self, skip: Skip | None, traceback: TracebackType | None) -> bool:
+        """Whether an interrupt came between our `__enter__` and the leaving of the inline copy.
+
+        None of the copy has run then, and the interrupt goes on as if it came after the block.
+        """
+        info = self.info
+        return (
+            skip is not None
+            and info is not None
+            and traceback is not None
+            and traceback.tb_frame is info.frame
+            and info.frame_offset <= traceback.tb_lasti <= skip.offset
+        )
 
     def _not_skipped(self, error: BaseException | None) -> BaseException:
         return InternalError(
