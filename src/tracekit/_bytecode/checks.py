@@ -125,6 +125,20 @@ from .shapes import calls_with_self
 
 Guard = Callable[..., Generator[Any, Any, Any] | None]
 
+
+class Last:
+    """The type that a guard met last and said None about.
+
+    Twins compare it with the operand's type in four instructions, and call the guard only where
+    it is another. A guard has one in its attribute `last`, if that settles it.
+    """
+
+    __slots__ = ("kind",)
+
+    def __init__(self) -> None:
+        self.kind: type | None = None
+
+
 _EXTRA_STACK: Final = 8
 """Stack slots that the longest of these sequences needs above the program's own.
 
@@ -143,7 +157,6 @@ class Hooks:
     """What the inserted checks call. `docs/inside/map.md` has the table of what each must do."""
 
     check: Callable[[int, tuple[str, ...]], Callable[..., Any]]
-    check_bare: Callable[[Any], Any]
     check_spread: Callable[..., Any]
     attr: Callable[[str], Guard]
     super_attr: Callable[[str], Guard]
@@ -279,6 +292,7 @@ _STORES_LIKE: Final = {
 }
 _IN_SLOTS: Final = frozenset({STORE_FAST, STORE_DEREF, DELETE_FAST, DELETE_DEREF})
 
+_PLAIN_CONSTANTS: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _IS_A_BOOL: Final = frozenset({CONTAINS_OP, IS_OP, UNARY_NOT})
 
 
@@ -306,8 +320,7 @@ class _Instrumenter:
 
     def run(self, depth: int) -> None:
         program = self.program
-        if not NULL_IS_ABOVE_THE_CALLABLE:
-            self.with_self = calls_with_self(program.instrs, depth)
+        self.with_self = calls_with_self(program.instrs, depth)
         handlers = _handlers()
         if self.shared:
             handlers = handlers | _NAME_HANDLERS
@@ -354,6 +367,46 @@ class _Instrumenter:
         if SEND_LEAVES_THE_RECEIVER:
             self.emit(END_SEND)
 
+    def settled(self, guard: object, operands: int, fine: Label) -> None:
+        """Go to *fine* if the type of the first of the operands is the one that *guard* met last.
+
+        For two operands, only where the second is a constant.
+        """
+        last = getattr(guard, "last", None)
+        if last is None or (operands == 2 and not self.constant_on_top()):
+            return
+        self.type_of(operands)
+        self.const(last)
+        name = self.program.name("kind")
+        self.emit(LOAD_ATTR, name if METHODS_HAVE_THEIR_OWN_LOAD else name << 1)
+        self.emit(IS_OP, 0)
+        self.emit(POP_JUMP_IF_TRUE, fine)
+
+    def constant_on_top(self) -> bool:
+        last = self.out[-1]
+        return (
+            type(last) is Instr
+            and last.op == LOAD_CONST
+            and type(self.program.code.co_consts[last.arg]) in _PLAIN_CONSTANTS
+        )
+
+    def type_of(self, place: int) -> None:
+        """Push the type of what stands at *place* from the top.
+
+        With a NULL and not with a first argument in its place: this form of `type(x)` is
+        specialized by the interpreter.
+        """
+        if NULL_IS_ABOVE_THE_CALLABLE:
+            self.const(type)
+            self.emit(PUSH_NULL)
+        else:
+            self.emit(PUSH_NULL)
+            self.const(type)
+        self.emit(COPY, place + 2)
+        if CALLS_HAVE_PRECALL:
+            self.emit(PRECALL, 1)
+        self.emit(CALL, 1)
+
     def ask_guard(self, guard: object, operands: int, straight: Label, *more: object) -> None:
         """Call *guard* with copies of the top operands; go to *straight* when it says None.
 
@@ -378,7 +431,9 @@ class _Instrumenter:
         after: tuple[tuple[int, int], ...] = (),
     ) -> None:
         """The general shape: the guarded value takes the operands' and the instruction's place."""
-        straight, done = Label(), Label()
+        straight, fine, done = Label(), Label(), Label()
+        if has_result and not more:
+            self.settled(guard, operands, fine)
         self.ask_guard(guard, operands, straight, *more)
         self.drive()
         if has_result:
@@ -391,12 +446,14 @@ class _Instrumenter:
         self.emit(JUMP_FORWARD, done)
         self.out.append(straight)
         self.emit(POP_TOP)
+        self.out.append(fine)
         self.out.append(instr)
         self.out.append(done)
 
     def replaced(self, guard: object, *more: object) -> None:
         """The guarded value takes the top operand's place, before the instruction."""
         straight, done = Label(), Label()
+        self.settled(guard, 1, done)
         self.ask_guard(guard, 1, straight, *more)
         self.drive()
         self.emit(SWAP, 2)
@@ -425,20 +482,16 @@ class _Instrumenter:
         self.keyword_names = instr.arg
 
     def call(self, instr: Instr) -> None:
-        count = instr.arg
+        with_self = instr in self.with_self
+        count = instr.arg + with_self
+        on_top = 1 if instr.op == CALL_KW else 0
         names: tuple[str, ...] = ()
-        if NULL_IS_ABOVE_THE_CALLABLE:
-            on_top = 1 if instr.op == CALL_KW else 0
-            place = count + 2 + on_top
-            if on_top:
-                names = self.keyword_names_on_top()
-        else:
-            on_top = 0
-            with_self = instr in self.with_self
-            place = count + (2 if with_self else 1)
-            count += with_self
-            if self.keyword_names >= 0:
-                names = self.program.code.co_consts[self.keyword_names]
+        if on_top:
+            names = self.keyword_names_on_top()
+        elif self.keyword_names >= 0:
+            names = self.program.code.co_consts[self.keyword_names]
+        above = NULL_IS_ABOVE_THE_CALLABLE and not with_self
+        place = on_top + count + (2 if above else 1)
         self.resolved(instr, place, count, on_top, names)
         self.keyword_names = -1
 
@@ -471,7 +524,7 @@ class _Instrumenter:
         if names is None:
             self.const(self.hooks.check_spread)
         else:
-            self.const(self.hooks.check(count, names) if count else self.hooks.check_bare)
+            self.const(self.hooks.check(count, names))
         self.emit(COPY, place + 1)
         self.most_copied = max(self.most_copied, count)
         for _ in range(count):
@@ -480,8 +533,21 @@ class _Instrumenter:
         self.emit(COPY, 1)
         self.emit(POP_JUMP_IF_NONE, straight)
         self.emit(SWAP, place + 1)
-        self.emit(POP_TOP)
-        self.plain_call(Instr(instr.op, instr.arg, instr.location, instr.handler))
+        if names is None:
+            self.emit(POP_TOP)
+            self.plain_call(Instr(instr.op, instr.arg, instr.location, instr.handler))
+        else:
+            # Nothing of the call stays on the stack: its arguments are the callee's alone. Only a
+            # call can take a NULL away; `iter` of a generator is that generator.
+            has_null = instr not in self.with_self
+            above = NULL_IS_ABOVE_THE_CALLABLE and has_null
+            self.pop(place - above)
+            if has_null:
+                self.const(iter)
+                self.emit(SWAP, 3 if above else 2)
+                if CALLS_HAVE_PRECALL:
+                    self.emit(PRECALL, 1)
+                self.emit(CALL, 1)
         self.drive()
         self.emit(JUMP_FORWARD, done)
         self.out.append(straight)
@@ -616,9 +682,7 @@ class _Instrumenter:
     def for_iter(self, instr: Instr) -> None:
         straight, body = Label(), Label()
         target = instr.arg
-        self.const(type)
-        self.emit(COPY, 2)
-        self.call_with_self()
+        self.type_of(1)
         self.const(self.hooks.virtual_iterators)
         self.emit(CONTAINS_OP, 0)
         self.emit(POP_JUMP_IF_FALSE, straight)
@@ -710,9 +774,7 @@ class _Instrumenter:
         self.out.append(Instr(YIELD_VALUE, 0, self.location, self.handler, instr.offset))
         self.emit(RESUME, _RESUME_AFTER_YIELD)
         fine = Label()
-        self.const(type)
-        self.emit(COPY, 2)
-        self.call_with_self()
+        self.type_of(1)
         self.const(_protocol.Raised)
         self.emit(IS_OP, 0)
         self.emit(POP_JUMP_IF_FALSE, fine)

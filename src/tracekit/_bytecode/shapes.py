@@ -1,11 +1,10 @@
-"""Where the stack holds a NULL: how a call's callable is found on 3.11 and 3.12.
+"""Where the stack holds a NULL: which calls have a first argument in its place.
 
-There, `CALL n` finds either `NULL, callable, n arguments` or `callable, first argument, n
-arguments`. The rewriting copies the callable, and copying a NULL crashes the interpreter, so the
-two shapes are told apart beforehand, by running the program on a stack that only knows "NULL or
-not". Method loads are taken as already turned into `NULL, bound method`.
-
-From 3.13 on the callable is always in the same place, and nothing of this runs.
+`CALL n` finds either a callable and a NULL (the NULL below it on 3.11 and 3.12, above it from 3.13
+on) and n arguments, or `callable, first argument, n arguments`: decorators, the exit of a `with`,
+the message of an `assert`. The rewriting copies what stands there, and copying a NULL crashes the
+interpreter, so the two shapes are told apart beforehand, by running the program on a stack that
+only knows "NULL or not". Method loads are taken as already turned into a bound method and a NULL.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from __future__ import annotations
 import dis
 from typing import Final
 
-from .facts import METHODS_HAVE_THEIR_OWN_LOAD, OPMAP
+from .facts import METHODS_HAVE_THEIR_OWN_LOAD, NULL_IS_ABOVE_THE_CALLABLE, OPMAP
 from .opcodes import (
     CALL,
+    CALL_KW,
     COPY,
     JUMPS,
     LEAVES,
@@ -53,11 +53,15 @@ _WITHOUT_RESULT: Final = frozenset(
 )
 """Instructions that pop and push nothing: the slot below keeps what it was."""
 
+_PAIR: Final = (False, True) if NULL_IS_ABOVE_THE_CALLABLE else (True, False)
+"""A callable and a NULL, in the order in which they lie on the stack."""
+
+_CALLS: Final = frozenset({CALL, CALL_KW})
 _METHOD_BIT: Final = 0 if METHODS_HAVE_THEIR_OWN_LOAD else 1
 
 
 def calls_with_self(instrs: list[Instr | Label], depth: int) -> set[Instr]:
-    """The `CALL`s whose callable lies below a first argument, not above a NULL.
+    """The calls whose callable lies below a first argument, and beside no NULL.
 
     Args:
         instrs: The program, before anything is inserted.
@@ -95,10 +99,11 @@ def calls_with_self(instrs: list[Instr | Label], depth: int) -> set[Instr]:
             stack = None
             continue
         arg = instr.arg
-        if op == CALL:
-            if not stack[-(arg + 2)]:
+        if op in _CALLS:
+            count = arg + (op == CALL_KW)
+            if not stack[-(count + (1 if NULL_IS_ABOVE_THE_CALLABLE else 2))]:
                 found.add(instr)
-            del stack[-(arg + 1) :]
+            del stack[-(count + 1) :]
             stack[-1] = False
         else:
             _apply(stack, op, arg, jump=False)
@@ -111,11 +116,11 @@ def _apply(stack: list[bool], op: int, arg: int, *, jump: bool) -> None:
     if op == PUSH_NULL:
         stack.append(True)
     elif op == LOAD_GLOBAL:
-        stack.extend((True, False) if arg & 1 else (False,))
+        stack.extend(_PAIR if arg & 1 else (False,))
     elif op == LOAD_METHOD or (op == LOAD_ATTR and arg & _METHOD_BIT):
-        stack[-1:] = [True, False]
+        stack[-1:] = _PAIR
     elif op == LOAD_SUPER_ATTR:
-        stack[-3:] = [True, False] if arg & 1 else [False]
+        stack[-3:] = _PAIR if arg & 1 else (False,)
     elif op == SWAP:
         stack[-1], stack[-arg] = stack[-arg], stack[-1]
     elif op == COPY:

@@ -22,7 +22,7 @@ from functools import lru_cache
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from .._bytecode.checks import Guard, Hooks
+from .._bytecode.checks import Guard, Hooks, Last
 from .._protocol import Suspending
 from . import operations as do
 from .items import (
@@ -42,16 +42,7 @@ from .operations import (
     descriptor_asks,
     iterates,
 )
-from .resolve import (
-    LOOK,
-    begin,
-    call_special,
-    look,
-    look_spread,
-    resolve,
-    resolve_bare,
-    resolve_in_place,
-)
+from .resolve import begin, call_special, check, check_spread, defaults_change, resolve
 from .saving import saves
 from .shared import shared_name, shared_store
 from .special import (
@@ -79,6 +70,22 @@ def _kept(make: Callable[[str], Guard]) -> Callable[[str], Guard]:
     return lru_cache(maxsize=None)(make)
 
 
+_LASTS: Final[list[Last]] = []
+
+
+def _with_last(guard: Callable[..., Driven | None], last: Last) -> Guard:
+    """Let twins compare the type with the one that *guard* met last, before they call it."""
+    guard.last = last  # type: ignore[attr-defined]
+    _LASTS.append(last)
+    return guard
+
+
+@on_forget
+def _forget_lasts() -> None:
+    for last in _LASTS:
+        last.kind = None
+
+
 # -- attributes ---------------------------------------------------------------------------------
 
 
@@ -87,6 +94,7 @@ def attr(name: str) -> Guard:
     """The guard of `obj.name`."""
     plain: set[type] = {ModuleType}
     plain_classes: set[type] = set()
+    last = Last()
     ways: dict[type, Callable[[Any], Driven | None]] = {}
     on_forget(ways.clear)
 
@@ -94,6 +102,7 @@ def attr(name: str) -> Guard:
         kind = type(obj)
         try:
             if kind in plain:
+                last.kind = kind
                 return None
             way = ways.get(kind)
         except TypeError:
@@ -117,7 +126,7 @@ def attr(name: str) -> Guard:
     watched = _WATCHED.get(name)
     if watched is not None:
         return _watching(watched[0], guard)
-    return saves(guard) if name == "save" else guard
+    return saves(guard) if name == "save" else _with_last(guard, last)
 
 
 _WATCHED: Final[dict[str, tuple[Guard, Guard]]] = {}
@@ -236,6 +245,8 @@ def super_attr(name: str) -> Guard:
 @_kept
 def store_attr(name: str) -> Guard:
     """The guard of `obj.name = value`."""
+    if name in _DEFAULTS:
+        return _store_defaults
     plain: set[type] = {ModuleType}
 
     def guard(value: Any, obj: Any) -> Driven | None:
@@ -254,9 +265,19 @@ def store_attr(name: str) -> Guard:
     return guard if watched is None else _watching(watched[1], guard)
 
 
+_DEFAULTS: Final = frozenset({"__defaults__", "__kwdefaults__"})
+
+
+def _store_defaults(*_: object) -> None:
+    """The guard of changing a function's defaults: it is asked anew from here on."""
+    defaults_change()
+
+
 @_kept
 def delete_attr(name: str) -> Guard:
     """The guard of `del obj.name`."""
+    if name in _DEFAULTS:
+        return _store_defaults
     plain: set[type] = {ModuleType}
 
     def guard(obj: Any) -> Driven | None:
@@ -311,11 +332,13 @@ def _operator(op: int, *, is_inplace: bool) -> Guard:
     names = (f"__{name}__", f"__r{name}__", *([f"__i{name}__"] if is_inplace else ()))
     perform = do.inplace if is_inplace else do.binary
     extends = is_inplace and name in ("add", "or")
+    last = Last()
 
     def guard(left: Any, right: Any) -> Driven | None:
         kind = type(left)
         try:
             if kind in plain and type(right) in plain and (not extends or type(right) is kind):
+                last.kind = kind
                 return None
         except TypeError:
             pass
@@ -330,7 +353,7 @@ def _operator(op: int, *, is_inplace: bool) -> Guard:
             return perform(name, left, right)
         return None
 
-    return guard
+    return _with_last(guard, last)
 
 
 binary: Final[Callable[[int], Guard]] = lru_cache(maxsize=None)(_binary)
@@ -347,11 +370,13 @@ def compare(symbol: str) -> Guard:
     names = {do.COMPARISONS[symbol][0], do.REFLECTED[symbol]}
     if symbol == "!=":
         names.add("__eq__")
+    last = Last()
 
     def guard(left: Any, right: Any) -> Driven | None:
         kind, other = type(left), type(right)
         try:
             if kind in plain and other in plain:
+                last.kind = kind
                 return None
         except TypeError:
             pass
@@ -363,7 +388,7 @@ def compare(symbol: str) -> Guard:
                 remember(plain, each)
         return do.compare(symbol, left, right) if asking else None
 
-    return guard
+    return _with_last(guard, last)
 
 
 def _guard_by_type(names: tuple[str, ...], perform: Callable[..., Driven], where: int = 0) -> Guard:
@@ -394,11 +419,13 @@ def unary(symbol: str) -> Guard:
 
 def _truth() -> Guard:
     plain: set[type] = set(_NUMBERS)
+    last = Last()
 
     def truth(obj: Any) -> Driven | None:
         kind = type(obj)
         try:
             if kind in plain:
+                last.kind = kind
                 return None
         except TypeError:
             pass
@@ -407,7 +434,7 @@ def _truth() -> Guard:
         remember(plain, kind)
         return None
 
-    return truth
+    return _with_last(truth, last)
 
 
 # -- containers ---------------------------------------------------------------------------------
@@ -444,11 +471,13 @@ def _contains() -> Guard:
 def _subscr() -> Guard:
     plain: set[type] = set(_NUMBERS)
     plain_classes: set[type] = set()
+    last = Last()
 
     def subscr(container: Any, key: Any) -> Driven | None:
         kind = type(container)
         try:
             if kind in plain:
+                last.kind = kind
                 return None
         except TypeError:
             pass
@@ -462,7 +491,7 @@ def _subscr() -> Guard:
         remember(plain, kind)
         return None
 
-    return subscr
+    return _with_last(subscr, last)
 
 
 def _generic_guard(cls: Any, key: Any, plain: set[type]) -> Driven | None:
@@ -610,11 +639,8 @@ def match_class(subject: Any, cls: Any, names: Any, count: int) -> Driven | None
 
 
 HOOKS: Final[Hooks] = Hooks(
-    resolve=resolve_in_place,
-    resolve_bare=resolve_bare,
-    look_marker=LOOK,
-    look=look,
-    look_spread=look_spread,
+    check=check,
+    check_spread=check_spread,
     attr=attr,
     super_attr=super_attr,
     store_attr=store_attr,

@@ -43,7 +43,7 @@ from .special import (
     special,
     special_asks,
 )
-from .twins import judge, may_overflow, twin_function
+from .twins import _KEPT_FUNCTIONS, judge, may_overflow, twin_function
 
 Virtual = Callable[..., Driven]
 
@@ -110,7 +110,7 @@ class Conditional:
     generators call it as it is.
     """
 
-    __slots__ = ("_standin", "_target", "_when", "chooses")
+    __slots__ = ("_target", "chooses", "standin")
 
     def __init__(
         self,
@@ -119,12 +119,12 @@ class Conditional:
         when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None,
     ) -> None:
         self._target = target
-        self._standin = standin
+        self.standin = standin
         self.chooses = _an_argument_can_ask if when is None else when
 
     def __call__(self, *args: Any, **kwargs: Any) -> Driven:
         if self.chooses(args, kwargs):
-            return self._standin(*args, **kwargs)
+            return self.standin(*args, **kwargs)
         return done(self._target(*args, **kwargs))
 
 
@@ -132,9 +132,16 @@ def _an_argument_can_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return any_can_ask(args) or (bool(kwargs) and any_can_ask(kwargs.values()))
 
 
-_READY: dict[FunctionType, tuple[Any, Any, Virtual]] = {}
-"""Functions without cells, met in this run: (code, defaults, what is called in their place)."""
+_READY: dict[FunctionType, tuple[Any, Virtual]] = {}
+"""Functions without cells, met in this run: (code, what is called in their place)."""
 on_forget(_READY.clear)
+
+
+def defaults_change() -> None:
+    """Some function is about to be given other defaults: twins have those they were made with."""
+    _READY.clear()
+    _KEPT_FUNCTIONS.clear()
+
 
 _ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, type(None), range, slice})
 """Types of arguments that no stand-in and no callback rule is for."""
@@ -148,56 +155,22 @@ _STRAIGHT: Final[set[Any]] = set()
 """Builtin functions of modules and of library classes that have no stand-in."""
 
 
-def resolve_bare(callable_: Any) -> Any:
-    """As `resolve`, for a call without arguments: nothing is handed over that could ask."""
-    kind = type(callable_)
-    if kind is FunctionType:
-        ready = _READY.get(callable_)
-        if (
-            ready is not None
-            and ready[0] is callable_.__code__
-            and ready[1] is callable_.__defaults__
-        ):
-            return ready[2]
-    elif kind is MethodType:
-        function = callable_.__func__
-        if type(function) is FunctionType:
-            ready = _READY.get(function)
-            if (
-                ready is not None
-                and ready[0] is function.__code__
-                and ready[1] is function.__defaults__
-            ):
-                return MethodType(ready[2], callable_.__self__)
-    elif kind is BuiltinFunctionType and (
-        callable_ in _STRAIGHT or callable_.__name__ not in _METHODS
-    ):
-        standin = STANDINS.get(callable_)
-        return standin if standin is not None and _chosen(standin, (), {}) else None
-    virtual = resolve(callable_)
-    return None if virtual is None or not _chosen(virtual, (), {}) else virtual
-
-
 _CHECK: Final = """
-def check(callable_, {values}):
+def check({parameters}):
     kind = type(callable_)
     if kind is FunctionType:
         ready = READY.get(callable_)
         if ready is not None:
-            if ready[0] is callable_.__code__ and ready[1] is callable_.__defaults__:
-                return ready[2]
+            if ready[0] is callable_.__code__:
+                return ready[1]({arguments})
         elif callable_ in CONDITIONAL and {no_callback}:
             return None
     elif kind is MethodType:
         function = callable_.__func__
         if type(function) is FunctionType:
             ready = READY.get(function)
-            if (
-                ready is not None
-                and ready[0] is function.__code__
-                and ready[1] is function.__defaults__
-            ):
-                return MethodType(ready[2], callable_.__self__)
+            if ready is not None and ready[0] is function.__code__:
+                return ready[1](callable_.__self__, {arguments})
     elif kind is BuiltinFunctionType:
         if callable_ in STRAIGHT:
             return None
@@ -208,31 +181,38 @@ def check(callable_, {values}):
             return learn(callable_)
     elif kind is type and callable_ in QUICK and {atoms}:
         return None
-    return decide(callable_, ({values},), names)
+    return decide(callable_, ({values}), names)
 """
 """The check of a call with so many arguments.
 
-Written once for each count: a call of a Python function with a fixed number of arguments costs
-half of one that collects them, and nearly all calls are decided in the first lines.
+Written once for each number and naming of arguments: a Python function that takes them as they
+stand costs half of one that collects them, and nearly all calls are decided in the first lines.
+What is virtual is called here and not by the caller's own instruction: making a generator runs
+nothing of the user's, and a bound method need not be made once more around the twin.
 """
 
 
 @functools.cache
-def check(count: int, names: tuple[str, ...]) -> Callable[..., Virtual | None]:
+def check(count: int, names: tuple[str, ...]) -> Callable[..., Driven | None]:
     """What decides, from copies of the callable and its arguments, whether a call is virtual.
 
     Args:
-        count: How many arguments there are, at least one.
+        count: How many arguments there are.
         names: Of the keyword arguments, which stand last.
 
     Returns:
-        Takes the callable and the arguments; returns as `resolve`.
+        Takes the callable and the arguments. Returns `None` (make the call as it stands) or the
+        generator to drive.
     """
     values = [f"value_{number}" for number in range(count)]
+    plain = count - len(names)
+    by_name = [f"{name}={value}" for name, value in zip(names, values[plain:], strict=True)]
     text = _CHECK.format(
-        values=", ".join(values),
-        atoms=" and ".join(f"type({value}) in ATOMS" for value in values),
-        no_callback=" and ".join(f"type({value}) not in CALLBACKS" for value in values),
+        parameters=", ".join(["callable_", *values]),
+        arguments=", ".join([*values[:plain], *by_name]),
+        values="".join(f"{value}, " for value in values),
+        atoms=" and ".join(f"type({value}) in ATOMS" for value in values) or "False",
+        no_callback=" and ".join(f"type({value}) not in CALLBACKS" for value in values) or "True",
     )
     namespace = {
         "__name__": __name__,
@@ -252,7 +232,7 @@ def check(count: int, names: tuple[str, ...]) -> Callable[..., Virtual | None]:
         "names": names,
     }
     exec(compile(text, __file__, "exec"), namespace)  # noqa: S102 - our own text
-    made: Callable[..., Virtual | None] = namespace["check"]  # type: ignore[assignment]
+    made: Callable[..., Driven | None] = namespace["check"]  # type: ignore[assignment]
     return made
 
 
@@ -263,8 +243,8 @@ def _learn(function: Any) -> None:
         _STRAIGHT.add(function)
 
 
-def _decide(callable_: Any, values: tuple[Any, ...], names: tuple[str, ...]) -> Virtual | None:
-    virtual = resolve(callable_)
+def _decide(callable_: Any, values: tuple[Any, ...], names: tuple[str, ...]) -> Driven | None:
+    virtual: Any = resolve(callable_)
     if virtual is None:
         return None
     count = len(names)
@@ -272,21 +252,31 @@ def _decide(callable_: Any, values: tuple[Any, ...], names: tuple[str, ...]) -> 
         args, kwargs = values[:-count], dict(zip(names, values[-count:], strict=True))
     else:
         args, kwargs = values, {}
-    return virtual if _chosen(virtual, args, kwargs) else None
+    virtual, args, kwargs = _opened(virtual, args, kwargs)
+    if type(virtual) is Conditional:
+        if not virtual.chooses(args, kwargs):
+            return None
+        virtual = virtual.standin
+    driven: Driven = virtual(*args, **kwargs)
+    return driven
 
 
-def look_spread(callable_: Any, args: Any, kwargs: Any = None) -> Virtual | None:
-    """What `check(...)` gives, for `f(*args, **kwargs)`."""
+def check_spread(callable_: Any, args: Any, kwargs: Any = None) -> Virtual | None:
+    """Decide for `f(*args, **kwargs)`: `None`, or what the call's own instruction calls."""
     virtual = resolve(callable_)
     if virtual is None:
         return None
     if type(args) not in (tuple, list) or (kwargs is not None and type(kwargs) is not dict):
         # An iterator can be read once only, and that is the call's part.
         return virtual
-    return virtual if _chosen(virtual, tuple(args), dict(kwargs or {})) else None
+    inner, args, kwargs = _opened(virtual, tuple(args), dict(kwargs or {}))
+    if type(inner) is Conditional and not inner.chooses(args, kwargs):
+        return None
+    return virtual
 
 
-def _chosen(virtual: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _opened(virtual: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What is called in the end, past bound methods and partials, with which arguments."""
     while True:
         kind = type(virtual)
         if kind is MethodType:
@@ -297,10 +287,8 @@ def _chosen(virtual: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
                 (*virtual.args, *args),
                 {**virtual.keywords, **kwargs},
             )
-        elif kind is Conditional:
-            return bool(virtual.chooses(args, kwargs))
         else:
-            return True
+            return virtual, args, kwargs
 
 
 def resolve(callable_: Any) -> Virtual | None:
@@ -316,12 +304,8 @@ def resolve(callable_: Any) -> Virtual | None:
     kind = type(callable_)
     if kind is FunctionType:
         ready = _READY.get(callable_)
-        if (
-            ready is not None
-            and ready[0] is callable_.__code__
-            and ready[1] is callable_.__defaults__
-        ):
-            return ready[2]
+        if ready is not None and ready[0] is callable_.__code__:
+            return ready[1]
         if judge(callable_.__code__):
             return _rewritten(callable_)
         return _library_function(callable_)
@@ -341,7 +325,7 @@ def _rewritten(function: FunctionType) -> Virtual | None:
     code = function.__code__
     by_hand = HAND_WRITTEN.get(id(code))
     if by_hand is not None:
-        _READY[function] = (code, function.__defaults__, by_hand[1])
+        _READY[function] = (code, by_hand[1])
         return by_hand[1]
     twin = twin_function(function)
     if twin is None:
@@ -355,7 +339,7 @@ def _rewritten(function: FunctionType) -> Virtual | None:
         and (function.__defaults__ is None or "<locals>" not in code.co_qualname)
         and not may_overflow()
     ):
-        _READY[function] = (code, function.__defaults__, virtual)
+        _READY[function] = (code, virtual)
     return virtual
 
 

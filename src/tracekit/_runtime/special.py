@@ -268,9 +268,10 @@ def instance_dict(obj: object, kind: type) -> Any:
     return None
 
 
-def on_forget(function: Callable[[], None]) -> None:
+def on_forget(function: Callable[[], None]) -> Callable[[], None]:
     """Register what else must be dropped at the end of a run."""
     _ON_FORGET.append(function)
+    return function
 
 
 def forget() -> None:
