@@ -8,7 +8,8 @@ import weakref
 import pytest
 
 from tracekit._interleave.flow import Barrier
-from tracekit._interleave.interleaver import NOTHING, EndRun, Host, Interleaver, Standing
+from tracekit._interleave.host import Host
+from tracekit._interleave.interleaver import NOTHING, EndRun, Interleaver, Standing
 from tracekit._interleave.position import Loop
 from tracekit._interleave.requests import AwaitName, Meet, NextStep, Read, Skip, Stop, View, Write
 from tracekit._interleave.site import Site, spell_recent

@@ -6,7 +6,7 @@ over, `finish` tells each body that still waits that its value will not come, an
 them to an end.
 
 What a path is, how a site is reached, and what surrounds a running body (gradients on or off) is
-the host's affair; see `Host`.
+the host's affair; see `host.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._protocol import UNBOUND, Abort, AwaitName, Raised
+from .._protocol import Abort, AwaitName, Raised
 from ..errors import (
     InternalError,
     OutOfOrderError,
@@ -23,6 +23,7 @@ from ..errors import (
     TracekitError,
 )
 from . import flow
+from .host import Host
 from .messages import deadlock, foreign, note_place, note_writes, too_late
 from .position import Clock
 from .requests import Meet, NextStep, Read, Skip, Stop, Write
@@ -55,67 +56,6 @@ class EndRun(BaseException):
     Not an `Exception`, so that a model's `except Exception` does not swallow it; a model that
     catches everything meets it again at the next site.
     """
-
-
-class Host:
-    """What the interleaver asks of its surroundings; this one knows nothing.
-
-    A subclass overrides what it needs.
-    """
-
-    def enter(self, worker: Worker) -> Any:
-        """A body is about to run; what is returned is given to `leave`."""
-
-    def leave(self, worker: Worker, before: Any) -> None:
-        """The body has suspended or ended; the model is about to go on."""
-
-    def calls(self, path: str) -> int:
-        """Tell how many calls of a module have begun."""
-        return 0
-
-    def calls_by_path(self) -> dict[str, int]:
-        """Give `calls` of all modules that have been asked for."""
-        return {}
-
-    def count(self, key: Key) -> int:
-        """Tell how many visits of a site the model has left behind, as far as is known."""
-        return 0
-
-    def reach(self, worker: Worker, request: Read) -> BaseException | None:
-        """See to it that the request's site will be visited, or say why it cannot be."""
-        return None
-
-    def handed_out(self, worker: Worker, standing: Standing, value: object) -> None:
-        """A body got *value* by a read."""
-
-    def part(self, worker: Worker, standing: Standing) -> object:
-        """Give the part of a site's value that *worker* sees, always the same object."""
-        return standing.value
-
-    def put_part(self, worker: Worker, standing: Standing, new: object) -> None:
-        """Take *new*, which *worker* wrote, in the place of its part."""
-        standing.value = new
-
-    def joined(self, standing: Standing) -> object:
-        """Make one value of the parts, with what was edited in them."""
-        return standing.value
-
-    def skipped(self, parts: list[tuple[Worker, object]], standing: Standing) -> object:
-        """Make one output of what all the bodies that skip a module have given."""
-        return parts[-1][1]
-
-    def outer_goes_on(self, worker: Worker) -> object:
-        """The body around the others reads a name of theirs, and they have all ended.
-
-        Returns:
-            What the read is answered with; `UNBOUND` if the name is bound in its place by now.
-        """
-        del worker
-        return UNBOUND
-
-    def explain(self, request: Read) -> tuple[str, str, str]:
-        """Say why a site was never visited: rows *Seen*, *Why* and *Fix*; empty if unknown."""
-        return ("", "", "")
 
 
 _NO_HOST: Final = Host()
@@ -502,7 +442,9 @@ class Interleaver:
             assert view is not None
             assert view.watch is not None
             is_plain = worker.rows is None and standing.shared is None
-            whole = view.put(standing.value if is_plain else self.host.part(worker, standing), each.part)
+            whole = view.put(
+                standing.value if is_plain else self.host.part(worker, standing), each.part
+            )
             if is_plain:
                 standing.value = whole
             else:

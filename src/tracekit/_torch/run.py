@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from .._interleave.interleaver import EndRun, Host, Interleaver, Standing
+from .._interleave.host import Host
+from .._interleave.interleaver import EndRun, Interleaver, Standing
 from .._interleave.messages import too_late
 from .._interleave.site import spell
 from .._protocol import UNBOUND

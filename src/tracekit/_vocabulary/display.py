@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from .._interleave.site import spell
 from .._runtime import frames
-from .._torch.tree import Tree, served_lines, shown_shape
+from .._torch.printed import served_lines, shown_shape
+from .._torch.tree import Tree
 from .._torch.values import tensors
 from .recorded import amount
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from .._bytecode.cut import decode, is_with_entry
-from .._interleave.interleaver import Host, Interleaver
+from .._interleave.host import Host
+from .._interleave.interleaver import Interleaver
 from .._interleave.requests import Read, View, Write
 from .._interleave.worker import Worker
 from .._protocol import Abort, ask, suspending
