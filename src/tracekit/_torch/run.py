@@ -368,13 +368,32 @@ class Run(Host):
                         fix="ask for it, or for its input, before the values inside it",
                     )
                 continue
-            hooked = hooks.install(module, self)
-            # One module may stand in the tree under two names; calls of it are its visits.
-            spot = self.spots.get(hooked)
-            if spot is None:
-                spot = self.spots[hooked] = Spot(name, late)
-            self.paths[name] = spot
+            self._hook(name, module, late)
         return None
+
+    def watch_all(self, path: str, module: nn.Module) -> None:
+        """Hook a module and all below it that can be served, before the model is called.
+
+        Args:
+            path: The module's name.
+            module: The module.
+        """
+        if path not in self.paths and (
+            type(module).forward is not _UNIMPLEMENTED or "forward" in module.__dict__
+        ):
+            self._hook(path, module, late=False)
+        if not isinstance(module, _CLOSED):
+            for name, child in module._modules.items():
+                if child is not None:
+                    self.watch_all(f"{path}.{name}" if path else name, child)
+
+    def _hook(self, name: str, module: nn.Module, late: bool) -> None:
+        hooked = hooks.install(module, self)
+        # One module may stand in the tree under two names; calls of it are its visits.
+        spot = self.spots.get(hooked)
+        if spot is None:
+            spot = self.spots[hooked] = Spot(name, late)
+        self.paths[name] = spot
 
     def _watch_return(self, path: str) -> None:
         """Serve the output of the traced call itself, which is running, when it returns."""
