@@ -222,13 +222,15 @@ class InterleavingTracer(Tracer):
         elif run.began:
             problem = "after the run has begun"
         if problem:
+            begun = f"it was begun by reading a name of an invoke: {self._read_at}"
             raise InvokeError(
                 f"`tracer.invoke(...)` stands {problem}",
-                seen=self._read_at and f"it was begun by reading a name of an invoke: {self._read_at}",
+                seen=begun if self._read_at else "",
                 why="inputs are joined into one run before it begins",
                 fix="open all invokes directly in the block of `with model.trace() as tracer:`, "
                 "one after the other",
             )
+        assert main is not None
         self._invokes = [*self._invokes, invoke]
         if isinstance(main.body, BlockBody):
             main.body.await_names(body.stores)
