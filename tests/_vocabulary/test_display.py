@@ -40,7 +40,10 @@ class TestModels:
             model[2].output
         lines = repr(model).splitlines()
 
-        assert "    (attn): Linear(in_features=4, out_features=4, bias=True)  -> float32[2, 4]" in lines
+        assert (
+            "    (attn): Linear(in_features=4, out_features=4, bias=True)  -> float32[2, 4]"
+            in lines
+        )
         assert "  (2): ReLU()  -> float32[2, 4]" in lines
         assert '    (["output"]): Linear(in_features=4, out_features=4, bias=True)' in lines
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import tracekit
-from tracekit import Model, RowsMismatchError
+from tracekit import Model
 
 X = torch.linspace(-1.0, 1.0, 16).reshape(2, 8)
 

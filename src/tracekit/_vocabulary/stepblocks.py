@@ -14,8 +14,8 @@ from types import FrameType
 from typing import Any
 
 from .._bytecode.cut import is_with_entry
-from .._protocol import Carrier, ask, suspending
 from .._interleave.requests import NextStep
+from .._protocol import Carrier, ask, suspending
 from .._runtime.skip import Skip, arm
 from .._runtime.tracer import BlockBody, Tracer, compiled_block
 from .._runtime.twins import ORIGINALS
@@ -38,7 +38,7 @@ class StepBlock:
             fix="write the loop in the block itself, as `for step in tracer.iter[:]`",
         )
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         skip = self._skips.pop() if self._skips else None
         if skip is None:
             return False
