@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import NotCachedError as NotCachedError
     from .errors import NoTokenizerError as NoTokenizerError
     from .errors import NotRunningError as NotRunningError
+    from .errors import OldNameError as OldNameError
     from .errors import OutOfOrderError as OutOfOrderError
     from .errors import PromptError as PromptError
     from .errors import RowsMismatchError as RowsMismatchError
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import UnknownNameError as UnknownNameError
     from .errors import UnsupportedError as UnsupportedError
     from .errors import UnsupportedGenerationError as UnsupportedGenerationError
+    from .errors import CheckpointedWriteError as CheckpointedWriteError
     from .errors import UnsupportedModuleError as UnsupportedModuleError
     from .errors import UnsupportedPythonError as UnsupportedPythonError
     from .errors import ValueNotKnownError as ValueNotKnownError
@@ -104,6 +106,7 @@ _HOMES = {
     "NoTokenizerError": ".errors",
     "NotCachedError": ".errors",
     "NotRunningError": ".errors",
+    "OldNameError": ".errors",
     "OutOfOrderError": ".errors",
     "PromptError": ".errors",
     "RowsMismatchError": ".errors",
@@ -117,6 +120,7 @@ _HOMES = {
     "UnknownNameError": ".errors",
     "UnsupportedError": ".errors",
     "UnsupportedGenerationError": ".errors",
+    "CheckpointedWriteError": ".errors",
     "UnsupportedModuleError": ".errors",
     "UnsupportedPythonError": ".errors",
     "ValueNotKnownError": ".errors",

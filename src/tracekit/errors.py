@@ -193,6 +193,10 @@ class InvokeError(TraceError, slug="invoke-refused"):
     """An input was given to a run that cannot take it, or a run has no place for a request."""
 
 
+class CheckpointedWriteError(UnsupportedError, slug="checkpointed-write"):
+    """A value was changed in a region that is run again in the backward."""
+
+
 class UnsupportedModuleError(UnsupportedError, slug="unsupported-module"):
     """A value was asked for inside a module that does not call its children from Python."""
 
@@ -306,6 +310,10 @@ class HeldValueWarning(UserWarning):
 
 
 HeldValueWarning.__module__ = _PUBLIC_MODULE
+
+
+class OldNameError(UnsupportedError, AttributeError, slug="old-name"):
+    """A script for another library uses a name that has no counterpart; the fix says what has."""
 
 
 class StepsWarning(UserWarning):

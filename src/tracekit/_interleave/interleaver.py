@@ -404,6 +404,9 @@ class Interleaver:
                     value = self._open_part(worker, request, standing, whole)
                 host.handed_out(worker, standing, value)
                 return value
+            refusal = host.written(worker, standing)
+            if refusal is not None:
+                return Raised(refusal)
             new: object = request.value  # type: ignore[attr-defined]
             if view is not None:
                 new = view.put(whole, new)

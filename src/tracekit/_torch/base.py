@@ -14,6 +14,7 @@ from .axes import BatchRules
 from .batch import Joined, count_rows, join
 from .rename import bind_aliases
 from .tracers import InterleavingTracer
+from .regions import uncompiled
 from .tree import Node, Tree
 from .values import LEAVES, map_tensors
 
@@ -38,6 +39,7 @@ class Traceable(Node):
         if not isinstance(module, nn.Module):
             message = f"a torch.nn.Module is wrapped, not {type(module).__name__!r}"
             raise TypeError(message)
+        module = uncompiled(module)
         tree = Tree(module, self._child_class())
         self._attach(tree, "", module)
         tree.nodes[""] = self

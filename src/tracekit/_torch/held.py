@@ -99,15 +99,18 @@ class Held:
         for entry, _ in self._changed(all_of_them=all_of_them):
             self._overwritten.append(entry)
 
-    def block_ran(self, standing: Standing | None) -> None:
+    def block_ran(self, standing: Standing | None) -> bool:
         """A block has suspended or ended: what changed was changed by the block.
 
         Args:
             standing: Where the model stands: an edit of the value there is in time.
+
+        Returns:
+            Whether there was such an edit.
         """
         changed = self._changed(all_of_them=False)
         if not changed:
-            return
+            return False
         in_time = {_storage(tensor) for entry, tensor in changed if entry.standing is standing}
         for entry, tensor in changed:
             # The same memory may have been read at an earlier site as well.
@@ -115,6 +118,7 @@ class Held:
                 self._complaints.setdefault(
                     _place(entry), _TOO_LATE.format(site=entry.standing.site)
                 )
+        return bool(in_time)
 
     def _changed(self, *, all_of_them: bool) -> list[tuple[_Entry, torch.Tensor]]:
         entries = self._entries

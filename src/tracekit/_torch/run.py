@@ -19,6 +19,7 @@ from .batch import Shared, join_parts
 from .foresight import is_past
 from .held import Held
 from .modes import Modes, enter_block, leave_block
+from .regions import eagerly, refuse_write
 from .values import LEAVES
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Run(Host):
     total = 0
     base = ""
     without_grad = False
+    grad = False
     refuse: Callable[[Worker, Read], BaseException | None] | None = None
     names_bound: Callable[[Worker], object] | None = None
 
@@ -150,6 +152,7 @@ class Run(Host):
         hooks.begin(self)
         try:
             self.modes = Modes()
+            self.grad = self.modes.grad and not self.without_grad
             for edit in self.tree.edits:
                 edit.attach(self)
             if worker is not None:
@@ -161,7 +164,8 @@ class Run(Host):
                     if interleaver.ended:
                         raise EndRun
                     self.began = self.forwarding = True
-                    result = function(*args, **kwargs)
+                    with eagerly(self.tree.root):
+                        result = function(*args, **kwargs)
                     if self.returning is not None:
                         result = self.output(self.returning, 0, result)
                     last = Standing(RESULT, 0, result)
@@ -249,6 +253,12 @@ class Run(Host):
 
     # Host.
 
+    def written(self, worker: Worker, standing: Standing) -> BaseException | None:
+        if not self.grad:
+            return None
+        path, port = standing.key
+        return refuse_write(spell(path, port), worker.where(), self.frame)
+
     def outer_goes_on(self, worker: Worker) -> object:
         return UNBOUND if self.names_bound is None else self.names_bound(worker)
 
@@ -270,8 +280,13 @@ class Run(Host):
     def leave(self, worker: Worker, before: tuple[bool, Modes]) -> None:
         self.forwarding, model = before
         worker.modes = leave_block(worker.modes, model)
-        if self.held is not None:
-            self.held.block_ran(self.interleaver.standing)
+        standing = self.interleaver.standing
+        if self.held is not None and self.held.block_ran(standing) and standing is not None:
+            refusal = self.written(worker, standing)
+            if refusal is not None and self.interleaver.failure is None:
+                # The edit has been made in place: all that can be done is not to go on with it.
+                self.interleaver.failure = refusal
+                self.interleaver.ended = True
 
     def handed_out(self, worker: Worker, standing: Standing, value: object) -> None:
         if type(value) in LEAVES:
