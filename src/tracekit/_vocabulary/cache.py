@@ -116,6 +116,8 @@ class Cache:
         self.data._aliases = self._names(tree)
         paths = self._paths(model)
         recorder = _Recorder(self, run, None if worker is None else worker.rows)
+        if self.modules is None and not run.began:
+            run.watch_all(model._path, model._module)
         for path in paths:
             if path not in run.paths:
                 problem = run.watch(path)
