@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by a test
     from ._runtime.saving import save as save
     from ._runtime.skip import release as release
+    from ._runtime.tracer import Backend as Backend
     from ._runtime.tracer import Tracer as Tracer
     from ._runtime.twins import never_asks as never_asks
     from ._runtime.twins import touches_models as touches_models
@@ -77,6 +78,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AlreadyEnteredError": ".errors",
     "AsyncWithError": ".errors",
+    "Backend": "._runtime.tracer",
     "BatchAxisError": ".errors",
     "Cache": "._vocabulary.cache",
     "CacheDict": "._vocabulary.recorded",
