@@ -31,9 +31,10 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
 
 def eagerly(root: nn.Module) -> AbstractContextManager[Any]:
-    """While this lasts, compiled modules below *root* run eagerly; said once for each."""
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
+    """While this lasts, compiled modules below *root* run eagerly; said once for each.
+
+    Nothing is compiled where nobody has imported `torch._dynamo`.
+    """
     compiled = [
         name
         for name, module in root.named_modules()

@@ -164,7 +164,10 @@ class Run(Host):
                     if interleaver.ended:
                         raise EndRun
                     self.began = self.forwarding = True
-                    with eagerly(self.tree.root):
+                    if "torch._dynamo" in sys.modules:
+                        with eagerly(self.tree.root):
+                            result = function(*args, **kwargs)
+                    else:
                         result = function(*args, **kwargs)
                     if self.returning is not None:
                         result = self.output(self.returning, 0, result)

@@ -160,7 +160,8 @@ class Model(Editable, DisplayedModel, Traceable):
         Returns:
             The tracer, or with `trace=False` what the call returned.
         """
-        if validate if validate is not None else self.root._validates:
+        top = self.root if self._path else self
+        if validate if validate is not None else top._validates:
             from .scan import validating_class
 
             tracer_cls = validating_class(tracer_cls or self.tracer_class)
