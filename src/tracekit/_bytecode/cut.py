@@ -30,6 +30,7 @@ from typing import Final, NamedTuple
 
 from ..errors import AsyncWithError, LeavesBlockError, WithBlockNotFoundError
 from .facts import CACHE_UNITS, HAVE_ARGUMENT
+from .leaving import mark_of, word_at, word_for
 from .lift import Entry, Table, entries_of, lift_with_labels
 from .opcodes import (
     BACKWARD_JUMPS,
@@ -50,7 +51,6 @@ from .opcodes import (
     POP_TOP,
     PRECALL,
     PUSH_EXC_INFO,
-    RETURN_CONST,
     RETURN_VALUE,
     RETURNS,
     STORE_DEREF,
@@ -75,8 +75,6 @@ COMPREHENSIONS: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<ge
 """Names of code objects that run where they stand, and are functions only as a means."""
 
 _EXIT_ARGUMENTS: Final = 3
-_EXIT_CALL: Final = frozenset({LOAD_CONST, PRECALL, CALL, POP_TOP})
-_MARKS: Final = numbers("NOP", "POP_EXCEPT", "DELETE_FAST", "DELETE_NAME", "DELETE_DEREF")
 _FUNCTION_FORM: Final = "put the body in a function and call `.run(that_function)`"
 
 
@@ -397,76 +395,21 @@ class Walk:
             if decode(self.raw, offset).op == SWAP or not self._same(
                 after.stop_offset, goal, set()
             ):
-                raise self._leaves(self._kind(offset, after.stop_offset), self.exits[offset])
+                word = word_for(self, offset, after.stop_offset)
+                raise self._leaves(word, mark_of(self, offset))
             suspects.append((offset, after.stop_offset))
         if len(suspects) > 1:
-            offset, after_offset = suspects[0]
-            raise self._leaves(self._kind(offset, after_offset), self.exits[offset])
+            named = [suspect for suspect in suspects if word_at(self, suspect[0])]
+            offset, after_offset = (named or suspects)[0]
+            raise self._leaves(word_for(self, offset, after_offset), mark_of(self, offset))
 
-    def _kind(self, offset: int, after: int) -> str:
-        """Which statement leaves here: by the width of the word, else by where it goes."""
-        if decode(self.raw, offset).op == SWAP:
-            return "return"
-        lineno, returned = self._return_after(after)
-        if lineno == -1:
-            return self._word_at(self.exits[offset]) or "continue"
-        inside = {line_at(self.code, at) for at in self.units}
-        # The compiler puts a `return` on the line of the `with` or of one around it, on none, or
-        # where it stands.
-        with_line = line_at(self.code, self.enter_offset)
-        is_inside = not lineno or lineno <= with_line or lineno in inside
-        if is_inside and returned is not None:
-            return "return"
-        word = self._word_at(self.exits[offset])
-        # Behind a `finally` that the way out runs through, one cannot tell.
-        return word or ("return" if is_inside else "return or break")
+    def unit(self, offset: int) -> Unit:
+        """The instruction that begins at *offset*."""
+        return decode(self.raw, offset)
 
-    def _word_at(self, origin: int) -> str:
-        """The statement whose place is that of what stands before the exit calls, if any.
-
-        A NOP, or the end of an `except` that it leaves, too.
-        """
-        starts = sorted(self.units)
-        index = starts.index(origin)
-        while index >= 0 and self.units[starts[index]].op in _EXIT_CALL:
-            # The `__exit__` of a `with` in the body.
-            index -= 1
-        if index < 0:
-            return ""
-        unit = self.units[starts[index]]
-        if unit.op == SWAP:
-            return "return"
-        if unit.op in _MARKS:
-            positions = next(islice(self.code.co_positions(), unit.start_offset // 2, None))
-            lineno, end_lineno, column, end_column = positions
-            if lineno == end_lineno and column is not None and end_column is not None:
-                for word in ("return", "break", "continue"):
-                    if end_column - column == len(word):
-                        return word
-        return ""
-
-    def _return_after(self, after: int) -> tuple[int | None, object]:
-        """The line of the `return` that is come to from here, and the constant it returns.
-
-        -1 for another round of a loop; 0 where neither is found.
-        """
-        returned: object = None
-        for _ in range(64):
-            unit = decode(self.raw, after)
-            if unit.op in {LOAD_CONST, RETURN_CONST}:
-                returned = self.code.co_consts[unit.arg]
-            if unit.op in RETURNS:
-                positions = islice(self.code.co_positions(), unit.start_offset // 2, None)
-                return next(positions, (None,))[0], returned
-            if unit.op in UNCONDITIONAL_JUMPS:
-                if unit.op in BACKWARD_JUMPS:
-                    return -1, None
-                after = target_of(unit)
-            else:
-                after = unit.stop_offset
-                if after >= len(self.raw):
-                    break
-        return 0, None
+    def line(self, offset: int) -> int | None:
+        """Its line, if it has one."""
+        return next(islice(self.code.co_positions(), offset // 2, None), (None,))[0]
 
     def _same(self, left: int, right: int, assumed: set[tuple[int, int]]) -> bool:
         """Whether two places go on alike, comparing instructions through jumps."""
