@@ -59,6 +59,11 @@ class Host:
         """Make one output of what all the bodies that skip a module have given."""
         return parts[-1][1]
 
+    def written(self, worker: Worker, standing: Standing) -> BaseException | None:
+        """A body is about to replace what stands at a site; say why it may not."""
+        del worker, standing
+        return None
+
     def outer_goes_on(self, worker: Worker) -> object:
         """The body around the others reads a name of theirs, and they have all ended.
 
