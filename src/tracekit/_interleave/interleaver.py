@@ -445,6 +445,9 @@ class Interleaver:
             view = each.request.view
             assert view is not None
             assert view.watch is not None
+            refusal = self.host.written(worker, standing)
+            if refusal is not None:
+                raise refusal
             is_plain = worker.rows is None and standing.shared is None
             whole = view.put(
                 standing.value if is_plain else self.host.part(worker, standing), each.part
