@@ -49,7 +49,8 @@ def eagerly(root: nn.Module) -> AbstractContextManager[Any]:
             UserWarning,
             stacklevel=2,
         )
-    return torch.compiler.set_stance("force_eager")
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def refuse_write(site: str, where: str, last: FrameType | None) -> CheckpointedWriteError | None:
