@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from tracekit._torch.batch import Joined
 from tracekit.errors import (
     GenerateOnlyError,
-    NoAttentionWeightsError,
     NoStandardNameError,
     NoTokenizerError,
     PromptError,
@@ -44,6 +43,7 @@ from ._parts import Part, StandardAttention, StandardLayer, StandardLayers, Stan
 from ._prompts import Prompt, rows_of
 from ._tokens import Tokens, tokens_of
 from ._tracer import TransformersTracer
+from ._weights import keeps_no_weights, no_weights
 
 _GENERATE_ONLY: Final = (
     "do_sample",
@@ -71,7 +71,9 @@ _SEVERAL_TOKENS_A_STEP: Final = (
     "prompt_lookup_num_tokens",
     "use_mtp",
 )
-_KEEPS_NO_WEIGHTS: Final = ("sdpa", "flash", "flex", "paged")
+
+_SWITCHED_BY_CONFIG: Final = frozenset({"eager", "sdpa"})
+"""Attention implementations of one class, which asks the config each time."""
 
 
 def is_generation(function: Any) -> bool:
@@ -498,21 +500,35 @@ class TransformersModel(Part):
         return self._reader.read(args, kwargs)
 
     def _refuse_attentions(self, kwargs: dict[str, Any]) -> None:
-        implementation = str(getattr(self._module.config, "_attn_implementation", ""))
-        if kwargs.get("output_attentions") and implementation.startswith(_KEEPS_NO_WEIGHTS):
-            raise NoAttentionWeightsError(
-                f"output_attentions=True, and the attention implementation is {implementation!r}",
-                why="fused attention never has its weights as a tensor",
-                fix='model.set_attn_implementation("eager")',
-            )
+        implementation = keeps_no_weights(self._module)
+        if kwargs.get("output_attentions") and implementation:
+            raise no_weights("output_attentions=True", implementation)
 
     def set_attn_implementation(self, name: str) -> None:
         """Switch the attention implementation; nothing is reloaded.
 
         Args:
             name: `"eager"` keeps the attention weights; `"sdpa"` and others are faster.
+
+        Raises:
+            WrongModelClassError: `wrong-model-class`. This class takes it only when it is loaded.
         """
-        self._module.set_attn_implementation(name)  # type: ignore[operator]
+        module: Any = self._module
+        can_set = getattr(module, "_can_set_attn_implementation", None)
+        if can_set is None or can_set():
+            module.set_attn_implementation(name)
+            return
+        # Falcon's attention looks at the config in each forward; transformers only says that it
+        # does not follow the interface, and changes nothing.
+        config = module.config.get_text_config()
+        if not {name, config._attn_implementation} <= _SWITCHED_BY_CONFIG:
+            raise WrongModelClassError(
+                f"the attention of a `{type(module).__name__}` cannot be switched to {name!r}",
+                seen=f"it is {config._attn_implementation!r}",
+                why="transformers makes it for one implementation when the model is made",
+                fix=f'LanguageModel(..., attn_implementation="{name}")',
+            )
+        module.config._attn_implementation = config._attn_implementation = name
 
     # Small helpers.
 

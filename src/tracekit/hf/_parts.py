@@ -19,6 +19,7 @@ from tracekit.errors import UnsupportedGenerationError, WeightsNotLoadedError
 
 from ._load import offloaded
 from ._views import TENSOR_OUTPUT, HeadPort
+from ._weights import WeightPort
 
 if TYPE_CHECKING:
     from tracekit._torch.tree import Node
@@ -152,9 +153,16 @@ class StandardLayer(StandardPart):
 
 
 class StandardAttention(StandardPart):
-    """An attention, with its heads. Heads have shape (batch, seq, heads, d_head)."""
+    """An attention, with its heads.
+
+    `q`, `k`, `v` and `z` have shape (batch, seq, heads, d_head); `scores` and `pattern` have shape
+    (batch, n_heads, seq, keys), also under grouped-query attention, and need an attention
+    implementation that keeps them: `model.set_attn_implementation("eager")`.
+    """
 
     q = HeadPort("q", "Queries of `n_heads` heads, as projected, before rotary positions.")
     k = HeadPort("k", "Keys of `n_kv_heads` heads, as projected, before rotary positions.")
     v = HeadPort("v", "Values of `n_kv_heads` heads, as projected.")
     z = HeadPort("z", "What each of `n_heads` heads gives, before the output projection.")
+    scores = WeightPort("scores", "What the softmax gets: scaled, capped and masked.")
+    pattern = WeightPort("pattern", "What each position takes from each: rows add up to one.")

@@ -23,6 +23,8 @@ from tracekit._torch.tree import Port, answer_now
 from tracekit._torch.values import first_input, with_first_input
 from tracekit.errors import NoStandardNameError
 
+from ._weights import watch_weights
+
 if TYPE_CHECKING:
     from ._names import Sizes
 
@@ -233,8 +235,14 @@ class HeadPort(Port):
             request = requests[self.name] = Read(*self._site(node))
         return request
 
+    def ask_get(self, obj: Any) -> Any:
+        """Suspend until the model stands at the projection; give the heads."""
+        watch_weights(obj)
+        return (yield from ask(self.request(obj)))
+
     def ask_set(self, obj: Any, value: Any) -> Any:
         """Suspend until the model stands at the projection; replace the heads."""
+        watch_weights(obj)
         owner, path, port, view = self._site(obj)
         yield from ask(Write(owner, path, port, value, view))
 
