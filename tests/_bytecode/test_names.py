@@ -102,7 +102,9 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("function", "name", "expected"), ROWS, ids=lambda v: getattr(v, "__name__", str(v)))
+@pytest.mark.parametrize(
+    ("function", "name", "expected"), ROWS, ids=lambda v: getattr(v, "__name__", str(v))
+)
 def test_stores_that_can_still_be_reached(function, name, expected) -> None:
     """At each attribute, exactly the names that a path from there stores to."""
     code = function.__code__

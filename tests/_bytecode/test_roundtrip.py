@@ -24,8 +24,10 @@ def again(code: CodeType) -> CodeType:
 
 
 def has_pairs(code: CodeType) -> bool:
-    return any("FAST" in name and name.count("FAST") > 1 for name in
-               (instruction.opname for instruction in dis.get_instructions(code)))
+    return any(
+        "FAST" in name and name.count("FAST") > 1
+        for name in (instruction.opname for instruction in dis.get_instructions(code))
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
