@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import CannotSuspendError as CannotSuspendError
     from .errors import DoubleBosWarning as DoubleBosWarning
     from .errors import ExitTracingException as ExitTracingException
+    from .errors import FirstRowWarning as FirstRowWarning
     from .errors import GatedModelError as GatedModelError
     from .errors import GenerateOnlyError as GenerateOnlyError
     from .errors import HeldValueWarning as HeldValueWarning
@@ -89,6 +90,7 @@ _HOMES = {
     "Edit": "._vocabulary.edits",
     "Entry": "._vocabulary.recorded",
     "ExitTracingException": ".errors",
+    "FirstRowWarning": ".errors",
     "GatedModelError": ".errors",
     "GenerateOnlyError": ".errors",
     "HeldValueWarning": ".errors",

@@ -279,7 +279,12 @@ class DoubleBosWarning(UserWarning):
     """A prompt begins with two beginning-of-sequence tokens."""
 
 
+class FirstRowWarning(UserWarning):
+    """`[0]` of an output under a standard name: the first row, not the first item of a tuple."""
+
+
 SkeletonWarning.__module__ = DoubleBosWarning.__module__ = _PUBLIC_MODULE
+FirstRowWarning.__module__ = _PUBLIC_MODULE
 
 
 # Several inputs in one run, and runs on shapes.

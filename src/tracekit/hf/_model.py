@@ -148,6 +148,7 @@ class TransformersModel(Part):
         whole = weakref.proxy(self)
         fill = object.__setattr__
         fill(self, "_standard_parts", weakref.WeakValueDictionary())
+        fill(self, "_first_rows", set())
         fill(
             self,
             "_reader",
@@ -161,7 +162,7 @@ class TransformersModel(Part):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds; the reader is made again."""
-        made_again = ("_reader", "_standard_parts")
+        made_again = ("_reader", "_standard_parts", "_first_rows")
         return {k: v for k, v in super().__getstate__().items() if k not in made_again}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -173,6 +174,7 @@ class TransformersModel(Part):
     _given_tokenizer: Any
     _given_processor: Any
     _standard_parts: weakref.WeakValueDictionary[str, StandardPart]
+    _first_rows: set[str]
     _anatomy: Anatomy | NoStandardNameError
     _reader: Reader
 

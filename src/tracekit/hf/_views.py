@@ -12,6 +12,7 @@ Bloom), and Falcon's, where groups of query heads are followed by their keys and
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from tracekit._torch.tree import Port, answer_now
 from tracekit._torch.values import first_input, with_first_input
 from tracekit.errors import NoStandardNameError
 
+from ._habits import warn_of_first_row
 from ._weights import watch_weights
 
 if TYPE_CHECKING:
@@ -62,7 +64,18 @@ def with_first_tensor(value: Any, new: Any) -> Any:
     return new
 
 
-TENSOR_OUTPUT: Final = Port(
+class TensorPort(Port):
+    """The one tensor of an output, whatever the module returns."""
+
+    __slots__ = ()
+
+    def ask_get(self, obj: Any) -> Any:
+        """Suspend until the model stands at the site; give the tensor."""
+        warn_of_first_row(obj, sys._getframe(1))
+        return (yield from ask(self.request(obj)))
+
+
+TENSOR_OUTPUT: Final = TensorPort(
     "output",
     "output",
     View("output", first_tensor, with_first_tensor),
