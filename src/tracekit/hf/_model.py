@@ -39,7 +39,14 @@ from ._load import (
     open_checkpoint,
 )
 from ._names import Anatomy, Sizes, anatomy, sizes
-from ._parts import Part, StandardAttention, StandardLayer, StandardLayers, StandardPart
+from ._parts import (
+    Part,
+    StandardAttention,
+    StandardLayer,
+    StandardLayers,
+    StandardMlp,
+    StandardPart,
+)
 from ._prompts import Prompt, rows_of
 from ._tokens import Tokens, tokens_of
 from ._tracer import TransformersTracer
@@ -324,6 +331,8 @@ class TransformersModel(Part):
                 cls = StandardLayer
             elif tail in {f"{i}.{name}" for i, name in enumerate(where.attn)}:
                 cls = StandardAttention
+            elif tail in {f"{i}.{name}" for i, name in enumerate(where.mlp)}:
+                cls = StandardMlp
             found = cls.__new__(cls)
             assert module is not None
             found._attach(self._tree, path, module)

@@ -17,6 +17,7 @@ from tracekit._torch import hooks
 from tracekit._vocabulary.model import Model
 from tracekit.errors import UnsupportedGenerationError, WeightsNotLoadedError
 
+from ._experts import RoutingPort
 from ._load import offloaded
 from ._views import TENSOR_OUTPUT, HeadPort
 from ._weights import WeightPort
@@ -166,3 +167,11 @@ class StandardAttention(StandardPart):
     z = HeadPort("z", "What each of `n_heads` heads gives, before the output projection.")
     scores = WeightPort("scores", "What the softmax gets: scaled, capped and masked.")
     pattern = WeightPort("pattern", "What each position takes from each: rows add up to one.")
+
+
+class StandardMlp(StandardPart):
+    """An MLP; of a mixture of experts, with where the tokens go."""
+
+    routing = RoutingPort(
+        "routing", "input", doc="A `Routing`: which tokens each expert gets, and what it gives."
+    )
