@@ -136,6 +136,23 @@ class TestOneFamily:
 
         assert (1, 4, 3, 3) == weights.shape
 
+    def test_the_tuple_of_a_fused_attention_holds_none_and_the_error_says_why(self):
+        model = built("llama", "sdpa")
+        with pytest.raises(AttributeError, match="'NoneType' object has no") as caught:
+            with model.trace(SHORT):
+                _ = model.model.layers[0].self_attn.output[1].mean()
+        with pytest.raises(TypeError, match="'NoneType' object is not") as also:
+            with model.trace(SHORT):
+                _ = model.output.attentions[0]
+        with pytest.raises(AttributeError) as unrelated:
+            with model.trace(SHORT):
+                _ = model.layers[0].mlp.output
+                _ = None.mean()
+
+        for one in (caught, also):
+            assert 'model.set_attn_implementation("eager")' in "".join(one.value.__notes__)
+        assert "attention" not in "".join(getattr(unrelated.value, "__notes__", []))
+
     def test_an_implementation_that_this_class_takes_only_when_loaded(self):
         with pytest.raises(WrongModelClassError, match="cannot be switched to 'flash") as caught:
             built("falcon", "flash_attention_2")

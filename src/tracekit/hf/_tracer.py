@@ -6,11 +6,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from tracekit._runtime.tracebacks import add_note_once
 from tracekit._torch.tracers import Invoker
 from tracekit._vocabulary.model import ModelTracer
 from tracekit.errors import PromptError
 
 from ._prompts import Prompt, rows_of
+from ._weights import keeps_no_weights
 
 if TYPE_CHECKING:
     from tracekit._runtime.tracer import Body
@@ -82,7 +84,25 @@ class TransformersTracer(ModelTracer):
         if not self.scanning:
             whole.dispatch()
         whole._begin_run(self)
-        return super().execute(body)
+        try:
+            return super().execute(body)
+        except (TypeError, AttributeError) as error:
+            self._explain_missing_weights(error, whole)
+            raise
+
+    def _explain_missing_weights(self, error: Exception, whole: Any) -> None:
+        """Say of an error about `None` that attention weights are what may be missing."""
+        fused = keeps_no_weights(whole._module)
+        if not fused or "NoneType" not in str(error):
+            return
+        with_weights = {"", *whole._attentions()}
+        if any(site.port == "output" and site.path in with_weights for site in self.visited):
+            add_note_once(
+                error,
+                f"attention weights are None under the attention implementation {fused!r}; to have "
+                'them: model.set_attn_implementation("eager"), then `attn.pattern` under a '
+                "standard name, or output_attentions=True",
+            )
 
     def call(self) -> Any:
         """Make the call without a block; the weights are loaded first if they are not."""
