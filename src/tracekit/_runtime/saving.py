@@ -23,7 +23,7 @@ from .twins import ORIGINALS
 _T = TypeVar("_T")
 
 _SHARED_BY_THE_INTERPRETER: Final = frozenset(
-    {int, bool, float, complex, str, bytes, type(None), type(...), tuple, frozenset, range}
+    {int, bool, float, complex, str, bytes, type(None), type(...), range}
 )
 
 
@@ -38,8 +38,8 @@ class Saved:
 
     def note(self, value: object, frame: FrameType) -> None:
         """Remember *value*, saved by the code that *frame* executes."""
-        if type(value) not in _SHARED_BY_THE_INTERPRETER:
-            self._objects[id(value)] = value
+        if not _is_shared(value, frame):
+            self.keep(value)
             return
         twin = ORIGINALS.get(id(frame.f_code))
         if twin is None:
@@ -48,9 +48,21 @@ class Saved:
         if origin is not None:
             self._names.update(names_beside(twin.original, origin))
 
+    def keep(self, value: object) -> None:
+        """Remember *value* itself."""
+        self._objects[id(value)] = value
+
     def keeps(self, name: str, value: object) -> bool:
         """Whether *name*, which is bound to *value*, is bound after the block."""
         return name in self._names or id(value) in self._objects
+
+
+def _is_shared(value: object, frame: FrameType) -> bool:
+    """Whether other names may well hold the same object without anybody having meant it."""
+    kind = type(value)
+    if kind is tuple or kind is frozenset:
+        return not value or any(value is const for const in frame.f_code.co_consts)
+    return kind in _SHARED_BY_THE_INTERPRETER
 
 
 class _Active(threading.local):

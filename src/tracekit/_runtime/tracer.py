@@ -471,6 +471,9 @@ class Tracer:
             self._skip = arm(frame, self._skip_offset(info, block))
             self._body = BlockBody(info, block)
             value = self.value()
+            if self._saved is not None:
+                # The `as` target belongs to the header.
+                self._saved.keep(value)
             if info.is_direct:
                 self._run_block(self._body)
             self._skip.engage()

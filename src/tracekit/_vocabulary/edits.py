@@ -428,9 +428,8 @@ def edited_copy(node: Node) -> Any:
     tree.edits = [edit.on(tree) for edit in old.edits]
     root = node.root
     copy = type(root).__new__(type(root))
-    vars(copy).update(root.__getstate__())
-    copy._attach(tree, "", old.root)
-    tree.nodes[""] = copy
+    # As unpickling does: a subclass may make more of its state there.
+    copy.__setstate__({**root.__getstate__(), "_tree": tree})
     if not node._path:
         return copy
     below = tree.node(node._path, node._module)
