@@ -259,9 +259,9 @@ def _describe(error: BaseException | None, depth: int = 4) -> tuple[Any, ...]:
         # error of the second is reported at the first. Cold and warm runs differ.
         # Goes when 3.11 goes.
         frames = frames[:-1]
-    if members and len(frames) == 1 and not hasattr(sys, "monitoring"):
-        # 3.11: the group that an `except*` makes has no entry for its own frame, and traced it
-        # has one for the line of the `with`: an entry cannot be taken away there.
+    if members and error.args[:1] == ("",) and not hasattr(sys, "monitoring"):
+        # 3.11: the nameless group that an `except*` makes has no entry for its own frame, and
+        # traced it has one for the line of the `with`: an entry cannot be taken away there.
         # Goes when 3.11 goes.
         frames = ()
     return (
