@@ -156,8 +156,9 @@ def _unmark(key: int, _: object) -> None:
 
 def passes_calls_on(function: FunctionType) -> None:
     """Say that a function of a library is plumbing, as the modules in `PLUMBING` are."""
-    _ALWAYS[id(function.__code__)] = function.__code__
-    _VERDICTS.pop(id(function.__code__), None)
+    for code in _with_nested(function.__code__):
+        _ALWAYS[id(code)] = code
+        _VERDICTS.pop(id(code), None)
 
 
 def _with_nested(code: CodeType) -> list[CodeType]:
