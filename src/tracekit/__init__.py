@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import CannotJoinError as CannotJoinError
     from .errors import CannotSkipError as CannotSkipError
     from .errors import CannotSuspendError as CannotSuspendError
+    from .errors import DevicesDifferError as DevicesDifferError
     from .errors import DoubleBosWarning as DoubleBosWarning
     from .errors import ExitTracingException as ExitTracingException
     from .errors import FirstRowWarning as FirstRowWarning
@@ -86,6 +87,7 @@ _HOMES = {
     "CannotJoinError": ".errors",
     "CannotSkipError": ".errors",
     "CannotSuspendError": ".errors",
+    "DevicesDifferError": ".errors",
     "DoubleBosWarning": ".errors",
     "Edit": "._vocabulary.edits",
     "Entry": "._vocabulary.recorded",

@@ -263,6 +263,10 @@ class NoAttentionWeightsError(TraceError, slug="no-attention-weights"):
     """Attention weights were asked for, and the attention implementation keeps none."""
 
 
+class DevicesDifferError(TraceError, slug="devices-differ"):
+    """A value of one device was put where the model works on another."""
+
+
 class NoStandardNameError(TraceError, AttributeError, slug="no-standard-name"):
     """This architecture has no such part, or it was not recognised."""
 

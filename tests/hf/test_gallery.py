@@ -276,11 +276,12 @@ def test_08_refusal_direction(world):
 
 
 def test_09_probing(world):
-    loader = [(["Rome is big", "Paris is big"], [1.0, 1.0]), (["a cat sat", "a dog sat"], [0.0] * 2)]
+    loader = [
+        (["Rome is big", "Paris is big"], [1.0, 1.0]),
+        (["a cat sat", "a dog sat"], [0.0] * 2),
+    ]
     names = world.run("09", loader=loader, X=[], y=[])
-    by_hand = torch.cat(
-        [world.kept(world.ids(t), "model.layers.1")[0][:, -1] for t, _ in loader]
-    )
+    by_hand = torch.cat([world.kept(world.ids(t), "model.layers.1")[0][:, -1] for t, _ in loader])
 
     close(names["X"], by_hand)
     assert 1.0 == names["right"].item()
@@ -315,9 +316,7 @@ def test_11_transcoders(world):
         "11", prompt=CLEAN, transcoders=coders, feats=[], divergence=divergence, plain=plain
     )
     held = {}
-    pre = {
-        f"model.layers.{i}.mlp": (lambda value, i=i: held.update({i: value})) for i in range(2)
-    }
+    pre = {f"model.layers.{i}.mlp": (lambda value, i=i: held.update({i: value})) for i in range(2)}
     post = {
         f"model.layers.{i}.mlp": (lambda _, i=i: coders[i].decode(coders[i].encode(held[i])))
         for i in range(2)
@@ -349,7 +348,9 @@ def test_13_das(world):
     pairs = [(CLEAN, CORRUPT, torch.tensor([11]))] * 5
     losses = []
     opt = torch.optim.Adam([R], 0.05)
-    world.run("13", k=0, pairs=pairs, R=R, d=8, p=0, ce=functional.cross_entropy, opt=opt, losses=losses)
+    world.run(
+        "13", k=0, pairs=pairs, R=R, d=8, p=0, ce=functional.cross_entropy, opt=opt, losses=losses
+    )
     (s,) = world.kept(CORRUPT, "model.layers.0")
 
     def exchange(h):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from ._tokens import Tokens
 
+_DEVICES_DIFFER: Final = ("on the same device", "on the expected device")
+"""What torch says of an operation that mixes devices."""
+
 _ONCE: Final = ("streamer",)
 """Options of a generation that only the real run may see, not the fake ones that learn axes."""
 
@@ -88,6 +91,14 @@ class TransformersTracer(ModelTracer):
             return super().execute(body)
         except (TypeError, AttributeError) as error:
             self._explain_missing_weights(error, whole)
+            raise
+        except RuntimeError as error:
+            if any(text in str(error) for text in _DEVICES_DIFFER):
+                add_note_once(
+                    error,
+                    "each value is on the device of the part of the model that it comes from; "
+                    "move one to the other: `x.to(hidden.device)`",
+                )
             raise
 
     def _explain_missing_weights(self, error: Exception, whole: Any) -> None:

@@ -22,7 +22,7 @@ from tracekit._interleave.requests import Read, View, Write
 from tracekit._protocol import ask
 from tracekit._torch.tree import Port, answer_now
 from tracekit._torch.values import first_input, with_first_input
-from tracekit.errors import NoStandardNameError
+from tracekit.errors import DevicesDifferError, NoStandardNameError
 
 from ._habits import warn_of_first_row
 from ._weights import watch_weights
@@ -64,6 +64,17 @@ def with_first_tensor(value: Any, new: Any) -> Any:
     return new
 
 
+def _with_first_tensor_there(value: Any, new: Any) -> Any:
+    old = first_tensor(value)
+    if isinstance(old, Tensor) and isinstance(new, Tensor) and old.device != new.device:
+        raise DevicesDifferError(
+            f"a tensor on {new.device} is assigned to an output on {old.device}",
+            why="a value lives on the device of the part of the model that it comes from",
+            fix=f"assign `value.to({str(old.device)!r})`",
+        )
+    return with_first_tensor(value, new)
+
+
 class TensorPort(Port):
     """The one tensor of an output, whatever the module returns."""
 
@@ -78,7 +89,7 @@ class TensorPort(Port):
 TENSOR_OUTPUT: Final = TensorPort(
     "output",
     "output",
-    View("output", first_tensor, with_first_tensor),
+    View("output", first_tensor, _with_first_tensor_there),
     doc="What the module gives: always one tensor, also where the module returns it in a tuple.",
 )
 

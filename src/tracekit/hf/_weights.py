@@ -24,6 +24,8 @@ from tracekit._vocabulary.forwards import Forward, forward_at
 from tracekit.errors import NoAttentionWeightsError, NoStandardNameError, SourceNotAvailableError
 
 if TYPE_CHECKING:
+    from types import FunctionType
+
     from torch import nn
 
     from tracekit._bytecode.listing import Operation
@@ -32,6 +34,7 @@ KEEPS_NO_WEIGHTS: Final = ("sdpa", "flash", "flex", "paged")
 """How the names of attention implementations begin that never have their weights."""
 
 _INTERFACE: Final = "attention_interface_0"
+_OF_ACCELERATE: Final = "_old_forward"
 _UPCAST: Final = "self__upcast_and_reordered_attn_0"
 
 
@@ -74,9 +77,8 @@ def _place(node: Any, name: str) -> _Place:
     fused = keeps_no_weights(module)
     if fused:
         raise no_weights(asked, fused)
-    callee = take_apart(hooks.forward_of(module), spell(node._path, ""))
-    outer = forward_at(node._tree, node._path, callee, None)
-    forward = _inner(node, module, callee.function, outer) or outer
+    function, outer = _own_forward(node, module)
+    forward = _inner(node, module, function, outer) or outer
     calls = list(forward.listing.of_kind("call").values())
     softmaxes = [at for at, call in enumerate(calls) if call.name.endswith("softmax")]
     if not softmaxes:
@@ -84,7 +86,7 @@ def _place(node: Any, name: str) -> _Place:
         if implementation not in ("", "eager"):
             raise no_weights(asked, implementation)
         raise NoStandardNameError(
-            f"`{type(module).__name__}` has no attention {name} that are known",
+            f"`{type(module).__name__}` has no attention {name}",
             why="no softmax was found in its forward, nor in the attention function that it calls",
             fix=f"print(model.{node._path}.source)",
         )
@@ -102,6 +104,25 @@ def _place(node: Any, name: str) -> _Place:
     # GPT-OSS joins a sink to the scores, and cuts it off after the softmax.
     joined = [call for call in before if call.name == "torch_cat"] if "sinks" in dir(module) else []
     return _Place(forward, calls[at], dropout, joined[-1] if joined else None)
+
+
+def _own_forward(node: Any, module: Any) -> tuple[FunctionType, Forward]:
+    """Open an attention's forward, also inside the one that accelerate puts around it."""
+    callee = take_apart(hooks.forward_of(module), spell(node._path, ""))
+    outer = forward_at(node._tree, node._path, callee, None)
+    old = module.__dict__.get("_old_forward")
+    calls = [
+        call
+        for call in outer.listing.of_kind("call").values()
+        if call.name.endswith(_OF_ACCELERATE)
+    ]
+    if old is None or not calls:
+        return callee.function, outer
+    # One call stands under `no_grad`, the other does not.
+    call = calls[0 if getattr(module._hf_hook, "no_grad", False) else -1]
+    path = outer.paths[call]
+    callee = take_apart(old, spell(path, ""))
+    return callee.function, forward_at(node._tree, path, callee, outer)
 
 
 def _inner(node: Any, module: Any, function: Any, outer: Forward) -> Forward | None:
