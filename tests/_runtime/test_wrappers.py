@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import warnings
 
@@ -215,6 +216,23 @@ def test_entered_by_hand_is_refused():
         Tracer().__enter__()
 
     assert "by hand" in str(caught.value) or "test_entered_by_hand" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "enter",
+    [
+        lambda tracer: list(map(Tracer.__enter__, [tracer])),
+        lambda tracer: sorted([tracer], key=Tracer.__enter__),
+        lambda tracer: functools.reduce(lambda _, one: one.__enter__(), [tracer], None),
+    ],
+    ids=["map", "key", "reduce"],
+)
+def test_entered_by_c_code_is_refused(enter):
+    """As by a compiled module: there is no `with` whose frame could be read."""
+    with pytest.raises(WithBlockNotFoundError) as caught:
+        enter(Tracer())
+
+    assert ".run(fn)" in str(caught.value)
 
 
 def test_held_open_by_a_generator_function_is_refused():
