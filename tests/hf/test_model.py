@@ -445,13 +445,19 @@ class TestNames:
         with model.trace([LONG, SHORT]):
             hidden = model.layers[0].attn.output
             logits = model.output.logits
-        with model.generate(SHORT, max_new_tokens=2) as tracer:
+        numbers = []
+        with model.generate(SHORT, max_new_tokens=2, min_new_tokens=2) as tracer:
+            for _ in tracer.iter[:]:
+                _ = model.layers[0].output
+                numbers.append(tracer.tokens.numbers.tolist())
             ids = tracer.result
 
+        assert [[[0, 1, 2]], [[3]]] == numbers
         assert "base_model.model.model.layers.0" == model.layers[0].path
         assert (2, 8, 32) == hidden.shape
         assert torch.equal(inner(**encoded(LONG, SHORT)).logits[0], logits[0])
-        assert torch.equal(inner.generate(**encoded(SHORT), max_new_tokens=2), ids)
+        expected = inner.generate(**encoded(SHORT), max_new_tokens=2, min_new_tokens=2)
+        assert torch.equal(expected, ids)
 
 
 class TestInputs:

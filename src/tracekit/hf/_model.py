@@ -356,6 +356,11 @@ class TransformersModel(Part):
             if name is not None or "mixer" in stack[index]._modules  # type: ignore[index]
         ]
 
+    def _called_in_generate(self) -> str:
+        """Path of the module that `generate` calls: an adapter's wrapper hands it to what it wraps."""
+        inner = getattr(self._module, "get_base_model", None)
+        return "" if inner is None else self._tree.path_of(inner(), "")
+
     @property
     def sizes(self) -> Sizes:
         """The model's sizes."""

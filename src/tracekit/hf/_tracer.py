@@ -17,6 +17,7 @@ from ._weights import keeps_no_weights
 if TYPE_CHECKING:
     from tracekit._runtime.tracer import Body
     from tracekit._torch.base import Traceable
+    from tracekit._torch.run import Run
 
     from ._tokens import Tokens
 
@@ -158,5 +159,16 @@ class TransformersTracer(ModelTracer):
 
     def _forwards(self) -> int:
         """The number of the forward that runs now, from 0; -1 before the first."""
-        run = self._current
-        return -1 if run is None else run.calls("") - 1
+        run, model = self._current, self.model
+        if run is None or model is None:
+            return -1
+        whole: Any = model._whole  # type: ignore[attr-defined]
+        return run.calls(whole._called_in_generate() if self._generates() else "") - 1
+
+    def _step_path(self, run: Run) -> str | None:
+        path = super()._step_path(run)
+        if path != "":
+            return path
+        model: Any = self.model
+        called: str = model._whole._called_in_generate()
+        return called
