@@ -123,3 +123,28 @@ def entries(error: BaseException):
     while entry is not None:
         yield entry
         entry = entry.tb_next
+
+
+def test_a_comprehension_variable_is_no_name_of_the_block() -> None:
+    """Its slot may be that of a name which another block binds: it is neither waited for nor told."""
+    net = network()
+    model = Model(net)
+
+    def traced():
+        with model.trace() as tracer:
+            with tracer.invoke(ONE):
+                first = [layer.output for layer in (model[0], model[2])]
+            with tracer.invoke(TWO):
+                second = []
+                for layer in (model[0], model[2]):
+                    second.append(layer.output)
+            with tracer.invoke(ONE):
+                third = [str(layer.path) for layer in (model[1],)]
+                path = layer.path
+        return first, second, third, path
+
+    first, second, third, path = traced()
+
+    assert torch.allclose(net(ONE), first[1])
+    assert torch.allclose(net(TWO), second[1])
+    assert (["1"], "2") == (third, path)

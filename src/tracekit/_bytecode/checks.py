@@ -810,7 +810,7 @@ class _Instrumenter:
 
     def load_shared_slot(self, instr: Instr) -> None:
         name = self.slots.get(instr.arg)
-        if name is not None:
+        if name is not None and instr not in self.program.hidden:
             self.wait(name, _STORES_LIKE[instr.op], instr.arg)
         self.out.append(instr)
 
@@ -837,6 +837,8 @@ class _Instrumenter:
         self.out.append(instr)
 
     def shared_name_of(self, instr: Instr) -> str | None:
+        if instr in self.program.hidden:
+            return None
         if instr.op in _IN_SLOTS:
             return self.slots.get(instr.arg)
         name = self.program.code.co_names[instr.arg]

@@ -65,6 +65,7 @@ from .opcodes import (
     numbers,
 )
 from .program import Instr, Label, Location, Program
+from .shapes import comprehension_accesses
 
 _AWAITS: Final = numbers("GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "BEFORE_ASYNC_WITH")
 _SIMPLE_STORES: Final = frozenset({STORE_FAST, STORE_NAME, STORE_GLOBAL, STORE_DEREF, POP_TOP})
@@ -620,6 +621,7 @@ def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
         cells.update(dict.fromkeys(code.co_cellvars))
         frees.update(dict.fromkeys(code.co_freevars))
     slots: list[Instr] = []
+    program.hidden = comprehension_accesses(program.instrs, 1 if cut.takes_value else 0)
     for instr in program.instrs:
         if type(instr) is Label:
             continue
@@ -628,6 +630,10 @@ def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
         if op in LOCAL_SLOTS:
             name = names[instr.arg]
             slots.append(instr)
+            if instr in program.hidden:
+                # A comprehension's own variable, which happens to have the slot of a name.
+                (cells if name in own_cells else frees if name in outer else arguments)[name] = None
+                continue
             if name in own_cells:
                 cells[name] = None
             elif name in outer:

@@ -88,16 +88,26 @@ class Program:
         instrs: Instructions and labels, in order.
         extra_consts: Constants added after `code.co_consts`.
         extra_names: Names added after `code.co_names`.
+        hidden: Instructions that load or store a variable of an inlined comprehension.
         changes: Keyword arguments for `code.replace`, besides the code itself.
     """
 
-    __slots__ = ("_const_index", "changes", "code", "extra_consts", "extra_names", "instrs")
+    __slots__ = (
+        "_const_index",
+        "changes",
+        "code",
+        "extra_consts",
+        "extra_names",
+        "hidden",
+        "instrs",
+    )
 
     def __init__(self, code: CodeType, instrs: list[Instr | Label]) -> None:
         self.code = code
         self.instrs = instrs
         self.extra_consts: list[object] = []
         self.extra_names: list[str] = []
+        self.hidden: set[Instr] = set()
         self.changes: dict[str, Any] = {}
         self._const_index: dict[int, int] = {}
 

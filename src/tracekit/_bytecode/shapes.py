@@ -10,6 +10,7 @@ only knows "NULL or not". Method loads are taken as already turned into a bound 
 from __future__ import annotations
 
 import dis
+from collections.abc import Iterator
 from typing import Final
 
 from .facts import METHODS_HAVE_THEIR_OWN_LOAD, NULL_IS_ABOVE_THE_CALLABLE, OPMAP
@@ -20,11 +21,14 @@ from .opcodes import (
     JUMPS,
     LEAVES,
     LOAD_ATTR,
+    LOAD_FAST_AND_CLEAR,
     LOAD_GLOBAL,
     LOAD_METHOD,
     LOAD_SUPER_ATTR,
+    LOCAL_SLOTS,
     PRECALL,
     PUSH_NULL,
+    STORE_FAST,
     SWAP,
     UNCONDITIONAL_JUMPS,
 )
@@ -68,6 +72,46 @@ def calls_with_self(instrs: list[Instr | Label], depth: int) -> set[Instr]:
         depth: Stack slots in use where it starts; none of them is NULL.
     """
     found: set[Instr] = set()
+    for instr, stack in _simulated(instrs, depth):
+        if instr.op in _CALLS:
+            count = instr.arg + (instr.op == CALL_KW)
+            if not stack[-(count + (1 if NULL_IS_ABOVE_THE_CALLABLE else 2))]:
+                found.add(instr)
+    return found
+
+
+def comprehension_accesses(instrs: list[Instr | Label], depth: int) -> set[Instr]:
+    """Loads of and stores to the variables of inlined comprehensions.
+
+    They use the slot of a name of the function, whose value, or NULL, waits on the stack until
+    the comprehension has ended and is then stored back.
+
+    Args:
+        instrs: The program, before anything is inserted.
+        depth: Stack slots in use where it starts.
+    """
+    if not any(type(each) is Instr and each.op == LOAD_FAST_AND_CLEAR for each in instrs):
+        return set()
+    found: set[Instr] = set()
+    inside: dict[int, int] = {}
+    for instr, stack in _simulated(instrs, depth):
+        slot = instr.arg
+        if instr.op == LOAD_FAST_AND_CLEAR:
+            inside[slot] = inside.get(slot, 0) + 1
+            found.add(instr)
+        elif instr.op == STORE_FAST and stack[-1]:
+            # The value from before, or NULL; also where an error leaves the comprehension.
+            inside[slot] = max(inside.get(slot, 0) - 1, 0)
+            found.add(instr)
+        elif instr.op in LOCAL_SLOTS and inside.get(slot):
+            found.add(instr)
+    return found
+
+
+def _simulated(
+    instrs: list[Instr | Label], depth: int
+) -> Iterator[tuple[Instr, list[bool]]]:
+    """Each instruction that is reached, with the stack before it: True where it may be NULL."""
     known: dict[Label, list[bool]] = {}
     stack: list[bool] | None = [False] * depth
     for instr in instrs:
@@ -85,6 +129,7 @@ def calls_with_self(instrs: list[Instr | Label], depth: int) -> set[Instr]:
         if handler is not None and handler.target not in known:
             kept = stack[: handler.depth]
             known[handler.target] = kept + [False] * (1 + handler.lasti)
+        yield instr, stack
         op = instr.op
         if op in JUMPS:
             jumped = list(stack)
@@ -94,26 +139,19 @@ def calls_with_self(instrs: list[Instr | Label], depth: int) -> set[Instr]:
                 stack = None
                 continue
             _apply(stack, op, 0, jump=False)
-            continue
-        if op in LEAVES:
+        elif op in LEAVES:
             stack = None
-            continue
-        arg = instr.arg
-        if op in _CALLS:
-            count = arg + (op == CALL_KW)
-            if not stack[-(count + (1 if NULL_IS_ABOVE_THE_CALLABLE else 2))]:
-                found.add(instr)
-            del stack[-(count + 1) :]
+        elif op in _CALLS:
+            del stack[-(instr.arg + (op == CALL_KW) + 1) :]
             stack[-1] = False
         else:
-            _apply(stack, op, arg, jump=False)
-    return found
+            _apply(stack, op, instr.arg, jump=False)
 
 
 def _apply(stack: list[bool], op: int, arg: int, *, jump: bool) -> None:
     if op == PRECALL:
         return
-    if op == PUSH_NULL:
+    if op in (PUSH_NULL, LOAD_FAST_AND_CLEAR):
         stack.append(True)
     elif op == LOAD_GLOBAL:
         stack.extend(_PAIR if arg & 1 else (False,))
