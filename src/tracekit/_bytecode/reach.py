@@ -32,6 +32,7 @@ from .opcodes import (
     LOAD_DEREF,
     LOAD_GLOBAL,
     LOAD_METHOD,
+    PRECALL,
     PUSH_NULL,
     STORE_FAST,
     UNCONDITIONAL_JUMPS,
@@ -40,9 +41,12 @@ from .opcodes import (
 
 _LOADS: Final = numbers("LOAD_ATTR", "LOAD_METHOD")
 _CALLS: Final = numbers("CALL", "CALL_KW", "CALL_FUNCTION_EX")
+_TAKES: Final = _CALLS | {PRECALL}
 _STORES: Final = numbers("STORE_ATTR", "DELETE_ATTR")
 _BY_CONSTANT: Final = frozenset({"getattr", "hasattr"})
 _BY_NAME: Final = _BY_CONSTANT | {"vars", "locals", "eval", "exec", "super"}
+_KEEPS_NOTHING: Final = frozenset({"hasattr", "super"})
+_CONSUMED_AT_ONCE: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>"})
 _ITERATES: Final = frozenset({"enumerate", "zip"})
 
 
@@ -89,6 +93,8 @@ class Method:
             work.append(0)
         else:
             here = self.index_of(offset)
+            if any(self._hands_on(index, here) for index in range(here)):
+                return None
             found.update(self._held(here))
             unit = self.units[here]
             work.append(unit.stop_offset)
@@ -128,6 +134,30 @@ class Method:
                 if (index < here < call) if call is not None else not self._is_iterated(index):
                     found.add(self._name(unit))
         return found
+
+    def _hands_on(self, index: int, here: int) -> bool:
+        """Whether what is done with `self` at *index* may still be under way at *here*.
+
+        A call that took it as an argument and is over is trusted to have kept nothing.
+        """
+        if self._loaded(index) is not None:
+            return False
+        unit = self.units[index]
+        if unit.op == LOAD_CONST:
+            return self.code.co_consts[unit.arg].co_name not in _CONSUMED_AT_ONCE
+        if unit.op == LOAD_GLOBAL:
+            return self.code.co_names[unit.arg >> 1] not in _KEEPS_NOTHING
+        if OPNAMES[unit.op] == "LOAD_SUPER_ATTR":
+            return False
+        is_below = unit.op in FAST_PAIRS and self._slots[unit.arg & 15] != self._own
+        depth = 2 if is_below else 1
+        for at in range(index + 1, len(self.units)):
+            unit = self.units[at]
+            argument = unit.arg if unit.op >= HAVE_ARGUMENT else None
+            depth += dis.stack_effect(unit.op, argument, jump=False)
+            if depth < 1:
+                return unit.op not in _TAKES or here < at
+        return True
 
     def _name(self, unit: Unit) -> str:
         shift = 0 if METHODS_HAVE_THEIR_OWN_LOAD else 1

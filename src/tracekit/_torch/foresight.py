@@ -13,18 +13,24 @@ followed means "perhaps": then the block waits, and the end of the run decides.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import CodeType, FrameType, FunctionType
 from typing import Final
 
 from torch import nn
 
 from .._bytecode.reach import Method
+from .hooks import _forward
 
 _DEPTH: Final = 4
 _HANDS_OUT_CHILDREN: Final = frozenset(
     {"modules", "children", "named_modules", "named_children", "get_submodule", "_modules", "apply"}
 )
 _BACKWARDS: Final = frozenset({"reversed", "flip"})
+_CALLS_OF_MODULES: Final = frozenset(  # ids: hashing a code object reads the whole of it
+    id(function.__code__)
+    for function in (nn.Module._wrapped_call_impl, nn.Module._call_impl, _forward)
+)
 _KEPT: Final = 512
 _METHODS: Final[dict[int, Method]] = {}
 
@@ -81,8 +87,8 @@ def cannot_come(root: nn.Module, path: str, standing: str, *, entering: bool) ->
     parts = path.split(".")
     index = 0
     while True:
-        frame = running.get(id(module))
-        if frame is None:
+        frames = running.get(id(module))
+        if frames is None:
             return False
         name, rest = parts[index], index + 1
         child = module._modules.get(name)
@@ -97,9 +103,15 @@ def cannot_come(root: nn.Module, path: str, standing: str, *, entering: bool) ->
             rest += 1
             if child is None or _occurrences(root, child) != 1:
                 return False
+        # A forward may reach through its children, too: `self.model.decoder(x)`.
+        while id(child) not in running and rest < len(parts):
+            child = child._modules.get(parts[rest])
+            rest += 1
+            if child is None or _occurrences(root, child) != 1:
+                return False
         if id(child) in running:
             # The model stands inside this child. It may be called anew by this forward.
-            if not _is_over(module, frame, name):
+            if not _is_over(module, frames, name):
                 return False
             if rest >= len(parts):
                 return False
@@ -107,23 +119,40 @@ def cannot_come(root: nn.Module, path: str, standing: str, *, entering: bool) ->
             continue
         if isinstance(module, nn.Sequential):
             return _passed_in(module, {*running, here}, name)
-        return _is_over(module, frame, name) and (
-            not container or _passed_in(first, {*running, here}, container[0], frame)
+        return _is_over(module, frames, name) and (
+            not container or _passed_in(first, {*running, here}, container[0], frames)
         )
 
 
-def _running_frames() -> dict[int, FrameType]:
-    """The forward that is executing for each module, by the module's id; the innermost call."""
-    found: dict[int, FrameType] = {}
+def _running_frames() -> dict[int, list[FrameType]]:
+    """What is executing of each module, by the module's id; of the innermost call.
+
+    Returns:
+        The frame of its forward last; before it, from inside out, those of what its forward has
+        called in the ordinary way: its own methods, or functions that may have got hold of it.
+    """
+    found: dict[int, list[FrameType]] = {}
+    between: list[FrameType] = []
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         code = frame.f_code
-        if code.co_name == "forward" and code.co_argcount:
-            module = frame.f_locals.get(code.co_varnames[0])
+        if id(code) in _CALLS_OF_MODULES:
+            # What is further in belongs to the module that is called here.
+            between = []
+        elif code.co_name == "forward" and code.co_argcount:
+            module = _first_argument(frame)
             if isinstance(module, nn.Module):
-                found.setdefault(id(module), frame)
+                found.setdefault(id(module), [*between, frame])
+                between = []
+        else:
+            between.append(frame)
         frame = frame.f_back
     return found
+
+
+def _first_argument(frame: FrameType) -> object:
+    code = frame.f_code
+    return frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
 
 
 def _is_container(module: nn.Module) -> bool:
@@ -135,12 +164,17 @@ def _occurrences(root: nn.Module, child: nn.Module) -> int:
     return sum(each is child for module in root.modules() for each in module._modules.values())
 
 
-def _is_over(module: nn.Module, frame: FrameType, name: str) -> bool:
-    """Whether the executing forward of *module* cannot get hold of `self.<name>` any more."""
+def _is_over(module: nn.Module, frames: list[FrameType], name: str) -> bool:
+    """Whether what executes of *module* cannot get hold of `self.<name>` any more."""
     if isinstance(module, nn.Sequential):
         return True  # it goes once through its children, in order
-    names = _names_ahead(type(module), _method(frame.f_code), frame.f_lasti, _DEPTH)
-    return names is not None and name not in names and not names & _HANDS_OUT_CHILDREN
+    for frame in frames:
+        if _first_argument(frame) is not module:
+            return False
+        names = _names_ahead(type(module), _method(frame.f_code), frame.f_lasti, _DEPTH)
+        if names is None or name in names or names & _HANDS_OUT_CHILDREN:
+            return False
+    return True
 
 
 def _method(code: CodeType) -> Method:
@@ -176,7 +210,7 @@ def _names_ahead(
 
 
 def _passed_in(
-    container: nn.Module, running: set[int], name: str, frame: FrameType | None = None
+    container: nn.Module, running: set[int], name: str, frames: Sequence[FrameType] = ()
 ) -> bool:
     """Whether a loop over *container*, in order, has passed the child called *name*.
 
@@ -184,11 +218,15 @@ def _passed_in(
         container: Holds the child.
         running: ids of the modules in whose forwards the model stands.
         name: Of the child.
-        frame: The forward with the loop; None for a `Sequential`, which loops by itself.
+        frames: With the loop in one of them; none for a `Sequential`, which loops by itself.
     """
-    if frame is not None and _BACKWARDS.intersection(frame.f_code.co_names):
+    if any(_BACKWARDS.intersection(frame.f_code.co_names) for frame in frames):
         return False
     names = list(container._modules)
-    at = [index for index, child in enumerate(container._modules.values()) if id(child) in running]
+    at = [
+        index
+        for index, child in enumerate(container._modules.values())
+        if child is not None and any(id(each) in running for each in child.modules())
+    ]
     # Not in the loop any more: it is over, since the container cannot be loaded again.
     return not at or names.index(name) < at[0]
