@@ -289,3 +289,33 @@ def test_a_refused_block_has_run_nothing_and_can_be_left():
         f()
 
     assert [] == ran
+
+
+def test_a_body_with_nothing_in_it_behind_a_wrapper() -> None:
+    """After the `as` target no instruction is left that could raise: nothing is passed over."""
+    ran = []
+
+    class Noting(Tracer):
+        def execute(self, body):
+            ran.append(body.first_lineno)
+            return super().execute(body)
+
+    class Wrapper:
+        def __enter__(self):
+            self.tracer = Noting()
+            self.tracer.__enter__()
+            return 1
+
+        def __exit__(self, *error):
+            return self.tracer.__exit__(*error)
+
+    with Wrapper() as one:
+        pass
+    with Wrapper():
+        pass
+    with Wrapper() as two:
+        pass
+        three = two + 2
+
+    assert (1, 3) == (one, three)
+    assert 3 == len(ran)

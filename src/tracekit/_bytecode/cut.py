@@ -95,7 +95,8 @@ class Cut:
     Attributes:
         code: The code object it was cut from.
         enter_offset: Bytes; the instruction that entered the `with`.
-        first_offset: Bytes; the body's first instruction, which the frame must not execute.
+        first_offset: Bytes; the body's first instruction that does something, which the frame
+            must not execute; -1 if there is none (behind a delegating wrapper, a body of `pass`).
         program: Starts with the value of the `as` target on the stack when `takes_value`, returns
             None where the body ends. Not yet a generator.
         takes_value: False where the cut begins after the store of the `as` target.
@@ -457,6 +458,18 @@ class Walk:
                 break
         return offset
 
+    def first_covered(self, offset: int) -> int:
+        """The first instruction from *offset* on at which an error would reach the `with`; or -1.
+
+        What stands before it can do nothing: `pass` leaves a NOP that no handler covers.
+        """
+        while offset in self.units and not self.is_covered(offset):
+            unit = self.units[offset]
+            if unit.op != NOP:
+                break
+            offset = unit.stop_offset
+        return offset if offset in self.units and self.is_covered(offset) else -1
+
     def after_target(self) -> tuple[int, int]:
         """The offset after the store of the `as` target.
 
@@ -521,7 +534,7 @@ def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool, all_names:
     instrs: list[Instr | Label] = []
     if loaded >= 0:
         instrs.append(Instr(LOAD_FAST, loaded))
-    if spans[0][0] != first:
+    if spans and spans[0][0] != first:
         # A handler of a loop around the block may have been laid out before its body.
         start = labels.get(first)
         if start is None:
@@ -572,7 +585,7 @@ def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool, all_names:
     result = Cut(
         code=code,
         enter_offset=walk.enter_offset,
-        first_offset=first,
+        first_offset=walk.first_covered(first),
         program=program,
         takes_value=takes_value,
         is_optimized=bool(code.co_flags & inspect.CO_OPTIMIZED),

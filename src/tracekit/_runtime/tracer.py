@@ -468,7 +468,8 @@ class Tracer:
             block = self.compile()
             frame = info.frame
             assert frame is not None
-            self._skip = arm(frame, self._skip_offset(info, block))
+            if block.first_offset >= 0:
+                self._skip = arm(frame, self._skip_offset(info, block))
             self._body = BlockBody(info, block)
             value = self.value()
             if self._saved is not None:
@@ -476,7 +477,8 @@ class Tracer:
                 self._saved.keep(value)
             if info.is_direct:
                 self._run_block(self._body)
-            self._skip.engage()
+            if self._skip is not None:
+                self._skip.engage()
         except BaseException as error:
             owner = None if self.info is None else self.info.frame
             if self._state == "entered":
@@ -494,6 +496,11 @@ class Tracer:
     ) -> None:
         skip = self._skip
         try:
+            if skip is None and error is None and self._body is not None:
+                # Behind a wrapper, a body with nothing in it: there was nothing to pass over.
+                self._run_block(self._body)
+                self._end()
+                return None
             if skip is None or not skip.exception_is_mine(error):
                 if self._is_interrupted(skip, traceback):
                     self._end()
