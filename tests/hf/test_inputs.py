@@ -406,7 +406,7 @@ class TestOtherModels:
 
     def test_images_beside_another_prompt(self):
         both = reader(FAMILIES["llava"].build())
-        parts = [both.read([], FAMILIES["llava"].inputs(1)) for _ in range(2)]
+        parts = [both.read([], FAMILIES["llava"].inputs(1)), both.read([[4, 5, 6]], {})]
         with pytest.raises(MixedInputsError, match="pixel_values cannot be batched") as caught:
             both.join(parts)
 

@@ -52,11 +52,16 @@ _OF_THE_DECODER: Final = ("labels", "decoder_input_ids", "decoder_attention_mask
 
 _FOR_THE_PROCESSOR: Final = ("text", "images", "audio", "videos", "sampling_rate")
 
+_BESIDES: Final = frozenset({"text", "padding", "padding_side", "sampling_rate"})
+"""What a processor is given besides images and audio."""
+
 _FEATURES: Final = ("feature_", "image_", "input_", "pixel_", "video_")
 """How the names of what a processor makes of images and audio begin."""
 
 _FIXED_WIDTH: Final = ("input_features",)
 """Fields with one row per prompt and a width of their own: joined when the widths agree."""
+
+_IMAGE_DIMS: Final = 4
 
 
 class Reader:
@@ -211,13 +216,14 @@ class Reader:
         open_ended = all(chat[-1]["role"] != "assistant" for chat in chats)
         try:
             if rich:
+                side = {"padding_side": "left"} if self.pads_left else {}
                 encoding = holder.apply_chat_template(
                     chats if len(chats) > 1 else chats[0],
                     add_generation_prompt=open_ended,
                     tokenize=True,
                     return_dict=True,
                     return_tensors="pt",
-                    **({"padding": True} if len(chats) > 1 else {}),
+                    **({"padding": True, **side} if len(chats) > 1 else {}),
                 )
                 return dict(encoding)
             rows = [
@@ -274,13 +280,15 @@ class Reader:
             given["sampling_rate"] = sampling_rate
         if isinstance(given.get("text"), (list, tuple)):
             given["padding"] = True
+            if self.pads_left:
+                given["padding_side"] = "left"
         elif given.get("text") is None:
             given.pop("text", None)
         if not callable(processor) or (
             hasattr(processor, "convert_tokens_to_ids") and not hasattr(processor, "tokenizer")
         ):
             raise PromptError(
-                f"{' and '.join(sorted(given.keys() - {'text', 'padding'}))} were given, and the "
+                f"{' and '.join(sorted(given.keys() - _BESIDES))} were given, and the "
                 "model has no processor for them",
                 fix='LanguageModel(..., processor=AutoProcessor.from_pretrained("..."))',
             )
@@ -525,7 +533,7 @@ class Reader:
             values = [prompt.features.get(key) for prompt in prompts]
             tensors = [value for value in values if isinstance(value, Tensor)]
             if (
-                key not in _FIXED_WIDTH
+                not (key in _FIXED_WIDTH or (key == "pixel_values" and _are_images(tensors)))
                 or len(tensors) < len(values)
                 or len({value.shape[1:] for value in tensors}) > 1
                 or any(len(v) != p.rows for v, p in zip(tensors, prompts, strict=True))
@@ -564,6 +572,11 @@ class Reader:
             lead = fields.get("input_ids", fields.get("inputs_embeds"))
             width = mask.shape[1] if lead is None else lead.shape[1]
             fields["position_ids"] = positions_of(mask)[:, mask.shape[1] - width :]
+
+
+def _are_images(tensors: Sequence[Tensor]) -> bool:
+    """Say whether each is (images, channels, height, width), and not patches or tiles of them."""
+    return all(value.dim() == _IMAGE_DIMS for value in tensors)
 
 
 def _as_rows(value: Any) -> list[list[int]]:

@@ -162,7 +162,7 @@ class TransformersTracer(ModelTracer):
         run, model = self._current, self.model
         if run is None or model is None:
             return -1
-        whole: Any = model._whole  # type: ignore[attr-defined]
+        whole: Any = model._whole
         return run.calls(whole._called_in_generate() if self._generates() else "") - 1
 
     def _step_path(self, run: Run) -> str | None:
