@@ -310,7 +310,7 @@ assert grad.shape == (1, 3, 32)
     ),
     (
         "0.8",
-        "gradients outside of a block",
+        "gradients outside of a block, in the form that patches nothing",
         """
 with model.trace(TEXT):
     hidden = model.transformer.h[0].output.save()
