@@ -11,6 +11,7 @@ import pytest
 from _runtime.driving import inline, traced, want
 
 from tracekit._runtime.guards import HOOKS, forget
+from tracekit.testing import same_as_inline
 
 CASES = [
     (HOOKS.attr("x"), 1),
@@ -111,3 +112,96 @@ def test_save_of_an_object_is_its_own():
         return C().save()
 
     assert inline(block).value == traced(block).value == "own"
+
+
+PATCHED = {
+    "a property": """
+class C:
+    x = property(lambda self: ask(1))
+with trace():
+    c = C()
+    seen = [c.x]
+    C.x = property(lambda self: ask(2))
+    seen.append(c.x)
+    C.x = 7
+    seen.append(c.x)
+    del C.x
+    seen.append(getattr(c, 'x', None))
+""",
+    "with setattr": """
+class C:
+    x = property(lambda self: ask(1))
+with trace():
+    c = C()
+    seen = [c.x]
+    setattr(C, 'x', property(lambda self: ask(2)))
+    seen.append(c.x)
+""",
+    "special methods": """
+class C:
+    def __init__(self): self.n = ask(0)
+    def __len__(self): return 1
+    def __getattr__(self, name): return ask(name)
+with trace():
+    c = C()
+    seen = [c.n, len(c), c.y]
+    C.__len__ = lambda self: ask(5)
+    C.__getattr__ = lambda self, name: ask(name * 2)
+    def start(self): self.n = ask(9)
+    C.__init__ = start
+    seen += [C().n, len(c), c.y]
+""",
+    "defaults and code": """
+def f(x=1): return ask(x)
+with trace():
+    seen = [f(), f()]
+    f.__defaults__ = (2,)
+    seen.append(f())
+    f.__code__ = (lambda x: ask(x + 10)).__code__
+    seen.append(f())
+    setattr(f, '__defaults__', (3,))
+    seen.append(f())
+""",
+}
+
+
+@pytest.mark.parametrize("what", PATCHED)
+def test_what_is_patched_in_a_block_counts_at_once(what):
+    outcome = same_as_inline(PATCHED[what])
+
+    assert outcome.refused is None
+
+
+def test_what_is_patched_by_code_that_is_not_rewritten_is_right_or_refused():
+    same_as_inline(
+        """
+from unittest import mock
+class C:
+    x = property(lambda self: ask(1))
+    def __len__(self): return ask(2)
+with trace():
+    c = C()
+    seen = [c.x, len(c)]
+    with mock.patch.object(C, 'x', 5), mock.patch.object(C, '__len__', lambda self: 3):
+        seen += [c.x, len(c)]
+    seen.append(len(c))
+    seen.append(c.x)
+""",
+        may_refuse=True,
+    )
+
+
+def test_items_that_ask_behind_some_that_do_not():
+    outcome = same_as_inline(
+        """
+class A:
+    def __add__(self, other): return ask(1)
+    def __radd__(self, other): return ask(2)
+    def __bool__(self): return ask(False)
+with trace():
+    seen = [sum([0, A()]), sum([0.5, 1, A()], 3), all([1, A()]), any((0, A())), any({0, A()}),
+            all({1: A()}.values()), list(map(bool, [1, A()])), len(list(filter(None, [1, A()])))]
+"""
+    )
+
+    assert outcome.refused is None

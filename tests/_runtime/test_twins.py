@@ -48,7 +48,7 @@ def package(tmp_path):
 
     yield make
     twins._MARKED.clear()
-    for table in (twins._PATHS, twins._VERDICTS, twins._KEPT, twins._DEPENDANTS):
+    for table in (twins._PATHS, twins._VERDICTS, twins._DEPENDANTS):
         table.clear()
 
 
@@ -251,3 +251,17 @@ def test_deep_recursion_ends_in_an_error_and_not_in_a_crash(pytestconfig):
 
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "RecursionError"
+
+
+def test_marking_a_package_leaves_no_twin_of_code_that_dies():
+    """Else the next code with the same id would be executed as that one."""
+    names = {}
+    exec(compile("def f(): return 1", "<cell>", "exec"), names)
+    key = id(names["f"].__code__)
+    assert twins.twin_code(names["f"].__code__) is not None
+
+    twins.touches_models("nothing_of_this_name")
+    names.clear()
+    gc.collect()
+
+    assert key not in twins._TWINS

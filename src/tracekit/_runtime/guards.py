@@ -49,9 +49,12 @@ from .special import (
     MISSING,
     asks,
     forget,
+    forget_verdicts,
     inherits,
     instance_dict,
+    lasting,
     lookup,
+    namespace_of,
     on_forget,
     remember,
     special,
@@ -95,7 +98,7 @@ def attr(name: str) -> Guard:
     plain: set[type] = {ModuleType}
     plain_classes: set[type] = set()
     last = Last()
-    ways: dict[type, Callable[[Any], Driven | None]] = {}
+    ways: dict[type, tuple[Any, Any, Callable[[Any], Driven | None]]] = {}
     on_forget(ways.clear)
 
     def guard(obj: Any) -> Driven | None:
@@ -104,11 +107,18 @@ def attr(name: str) -> Guard:
             if kind in plain:
                 last.kind = kind
                 return None
-            way = ways.get(kind)
+            known = ways.get(kind)
         except TypeError:
-            way = None
-        if way is not None:
-            return way(obj)
+            known = None
+        if known is not None:
+            # A class of the user's may be patched meanwhile.
+            space, found, known_way = known
+            if space is None or (
+                space.get(name) is found
+                if space is not _INHERITED
+                else special(kind, name) is found
+            ):
+                return known_way(obj)
         if kind is super:
             return _super_guard(obj, name)
         if inherits(type, kind):
@@ -118,7 +128,7 @@ def attr(name: str) -> Guard:
             remember(plain, kind)
             return None
         try:
-            ways[kind] = way
+            ways[kind] = (*_where(kind, name), way)
         except TypeError:
             pass
         return way(obj)
@@ -154,6 +164,20 @@ def _watching(first: Guard, then: Guard) -> Guard:
         return then(*operands) if way is None else way
 
     return guard
+
+
+_INHERITED: Final = object()
+
+
+def _where(kind: type, name: str) -> tuple[Any, Any]:
+    """What tells whether *kind* has been patched: a dictionary, and what it holds for *name*.
+
+    None in place of the dictionary: a class that does not change.
+    """
+    if lasting(kind):
+        return None, None
+    own = namespace_of(kind)
+    return (own, own[name]) if name in own else (_INHERITED, special(kind, name))
 
 
 def _super_guard(obj: Any, name: str) -> Driven | None:
@@ -216,7 +240,7 @@ def _way_of(kind: type, name: str) -> Callable[[Any], Driven | None] | None:
         if found is MISSING and own is not None and name in own:
             return None
         if found is MISSING and getattribute is OBJECT_GETATTRIBUTE:
-            return call_special(fallback, obj, name)
+            return call_special(special(kind, "__getattr__"), obj, name)
         return do.get_attr(obj, name)
 
     return unless_there
@@ -258,6 +282,10 @@ def store_attr(name: str) -> Guard:
             pass
         if _write_asks(kind, name, "__setattr__", OBJECT_SETATTR, "__set__"):
             return do.set_attr(obj, name, value)
+        if inherits(type, kind):
+            if type(value) not in _NUMBERS:
+                forget_verdicts()
+            return None
         remember(plain, kind)
         return None
 

@@ -12,7 +12,9 @@ import functools
 import gc
 import sys
 import weakref
+from collections import deque
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from inspect import CO_GENERATOR
 from types import (
     BuiltinFunctionType,
@@ -53,8 +55,8 @@ STANDINS: Final[dict[Any, Virtual]] = {}
 _METHODS: Final[dict[str, list[tuple[type, Virtual]]]] = {}
 """Name of a C method -> the classes that have a stand-in for it."""
 
-_QUICK: Final[set[Any]] = set()
-"""Those of them that are straight when all arguments are numbers, strings and the like."""
+_KNOWN: Final[dict[Any, Any]] = {}
+"""Builtin function or class -> types of arguments with which it is straight, or True for all."""
 
 _QUIET: Final[set[str]] = set()
 _PLAIN_CLASSES: set[type] = set()
@@ -67,7 +69,7 @@ def register(
     standin: Virtual,
     *,
     when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None,
-    always: bool = False,
+    plain: AbstractSet[type] | None = None,
 ) -> None:
     """Let *standin* take the place of *target* in calls made by rewritten code.
 
@@ -80,13 +82,13 @@ def register(
         standin: Generator function with the same parameters.
         when: Says from `(args, kwargs)` whether the stand-in is used; by default, when an
             argument, or the first element of one that is a list or tuple, can ask.
-        always: Ask *when* also about numbers and strings, which otherwise decide by themselves.
+        plain: Types of arguments about which *when* need not be asked; may grow. By default
+            numbers, strings and the like.
     """
     conditional = Conditional(target, standin, when)
     STANDINS[target] = conditional
-    _STRAIGHT.clear()
-    if not always and type(target) in (BuiltinFunctionType, type):
-        _QUICK.add(target)
+    if type(target) in (BuiltinFunctionType, type):
+        _KNOWN[target] = ATOMS if plain is None else plain
     if type(target) in (MethodDescriptorType, WrapperDescriptorType):
         _METHODS.setdefault(target.__name__, []).append((target.__objclass__, conditional))
 
@@ -143,7 +145,9 @@ def defaults_change() -> None:
     _KEPT_FUNCTIONS.clear()
 
 
-_ATOMS: Final = frozenset({int, float, complex, bool, str, bytes, type(None), range, slice})
+ATOMS: Final[frozenset[type]] = frozenset(
+    {int, float, complex, bool, str, bytes, type(None), range, slice}
+)
 """Types of arguments that no stand-in and no callback rule is for."""
 
 _CALLBACKS: Final = frozenset(
@@ -151,8 +155,12 @@ _CALLBACKS: Final = frozenset(
 )
 """Types of arguments for which a library function may be rewritten."""
 
-_STRAIGHT: Final[set[Any]] = set()
-"""Builtin functions of modules and of library classes that have no stand-in."""
+_BUILT_IN: Final = frozenset({list, dict, set, str, tuple, bytes, deque})
+"""Types whose methods are not worth remembering one by one."""
+
+_MAKES: Final[set[type]] = set()
+"""Classes met in this run whose instances are made virtually."""
+on_forget(_MAKES.clear)
 
 
 _CHECK: Final = """
@@ -172,15 +180,23 @@ def check({parameters}):
             if ready is not None and ready[0] is function.__code__:
                 return ready[1](callable_.__self__, {arguments})
     elif kind is BuiltinFunctionType:
-        if callable_ in STRAIGHT:
+        known = KNOWN.get(callable_)
+        if known is True:
             return None
-        if callable_ in QUICK:
-            if {atoms}:
+        if known is not None:
+            if {plain}:
                 return None
-        elif callable_ not in STANDINS and callable_.__name__ not in METHODS:
-            return learn(callable_)
-    elif kind is type and callable_ in QUICK and {atoms}:
-        return None
+        elif callable_.__name__ not in METHODS:
+            if type(callable_.__self__) in BUILT_IN:
+                return None
+            if callable_ not in STANDINS:
+                return learn(callable_)
+    elif kind is type:
+        if callable_ in MAKES:
+            return instantiate(callable_, {arguments})
+        known = KNOWN.get(callable_)
+        if known is True or (known is not None and {plain}):
+            return None
     return decide(callable_, ({values}), names)
 """
 """The check of a call with so many arguments.
@@ -211,23 +227,24 @@ def check(count: int, names: tuple[str, ...]) -> Callable[..., Driven | None]:
         parameters=", ".join(["callable_", *values]),
         arguments=", ".join([*values[:plain], *by_name]),
         values="".join(f"{value}, " for value in values),
-        atoms=" and ".join(f"type({value}) in ATOMS" for value in values) or "False",
+        plain=" and ".join(f"type({value}) in known" for value in values) or "False",
         no_callback=" and ".join(f"type({value}) not in CALLBACKS" for value in values) or "True",
     )
     namespace = {
         "__name__": __name__,
-        "ATOMS": _ATOMS,
+        "BUILT_IN": _BUILT_IN,
         "BuiltinFunctionType": BuiltinFunctionType,
         "CALLBACKS": _CALLBACKS,
         "CONDITIONAL": _CONDITIONAL,
         "FunctionType": FunctionType,
+        "KNOWN": _KNOWN,
+        "MAKES": _MAKES,
         "METHODS": _METHODS,
         "MethodType": MethodType,
-        "QUICK": _QUICK,
         "READY": _READY,
         "STANDINS": STANDINS,
-        "STRAIGHT": _STRAIGHT,
         "decide": _decide,
+        "instantiate": instantiate,
         "learn": _learn,
         "names": names,
     }
@@ -240,7 +257,7 @@ def _learn(function: Any) -> None:
     """Remember a builtin without stand-in, if no object of the user's hangs on it."""
     owner = function.__self__
     if owner is None or type(owner) is ModuleType or (type(owner) is type and lasting(owner)):
-        _STRAIGHT.add(function)
+        _KNOWN[function] = True
 
 
 def _decide(callable_: Any, values: tuple[Any, ...], names: tuple[str, ...]) -> Driven | None:
@@ -477,6 +494,8 @@ def _class(cls: Any) -> Virtual | None:
     if special(type(cls), "__call__") is not _TYPE_CALL:
         return None
     if special_asks(cls, "__init__") or special_asks(cls, "__new__"):
+        if type(cls) is type:
+            _MAKES.add(cls)
         return functools.partial(instantiate, cls)
     for name in ("__new__", "__init__"):
         found = special(cls, name)
@@ -485,6 +504,8 @@ def _class(cls: Any) -> Virtual | None:
         if _has_standin(found):
             return Conditional(cls, functools.partial(instantiate, cls), None)
     remember(_PLAIN_CLASSES, cls)
+    if type(cls) is type and lasting(cls):
+        _KNOWN[cls] = True
     return None
 
 
@@ -498,6 +519,18 @@ def _has_standin(found: Any) -> bool:
 def instantiate(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
     """Generator: equivalent to `type.__call__(cls, *args, **kwargs)`."""
     new = special(cls, "__new__")
+    if new is _OBJECT_NEW:
+        init = special(cls, "__init__")
+        if type(init) is FunctionType:
+            ready = _READY.get(init)
+            virtual = ready[1] if ready is not None and ready[0] is init.__code__ else resolve(init)
+            if virtual is not None:
+                # An abstract class is told here.
+                made = new(cls)
+                result = yield from virtual(made, *args, **kwargs)
+                if result is not None:
+                    raise TypeError(_init_message(result))
+                return made
     if type(new) is staticmethod:
         new = new.__func__
     elif type(new) is not FunctionType and type(new) is not BuiltinFunctionType:
@@ -516,9 +549,15 @@ def instantiate(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
     else:
         result = yield from call_special(init, made, *args, **kwargs)
     if result is not None:
-        message = f"__init__() should return None, not '{type(result).__name__}'"
-        raise TypeError(message)
+        raise TypeError(_init_message(result))
     return made
+
+
+def _init_message(result: object) -> str:
+    return f"__init__() should return None, not '{type(result).__name__}'"
+
+
+_OBJECT_NEW: Final = namespace_of(object)["__new__"]
 
 
 def _instance(value: Any, kind: type) -> Virtual | None:
@@ -625,7 +664,7 @@ def _limit_changes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return False
 
 
-register(sys.setrecursionlimit, call, when=_limit_changes, always=True)
+register(sys.setrecursionlimit, call, when=_limit_changes, plain=frozenset())
 
 
 def begin(function: Any, /, *args: Any) -> Driven:

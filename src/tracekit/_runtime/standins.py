@@ -35,7 +35,7 @@ from . import operations as do
 from .class_bodies import start_class_body
 from .items import Driven, ObjectIterator
 from .operations import advance, drain, iterates, open_iter, text_asks
-from .resolve import call, call_special, clear_beside, register, resolve
+from .resolve import ATOMS, call, call_special, clear_beside, register, resolve
 from .special import MISSING, any_can_ask, asks, can_ask, lookup, remember, special, special_asks
 from .twins import passes_calls_on
 
@@ -560,7 +560,7 @@ def one_method(
     target: Callable[..., Any], names: tuple[str, ...], perform: Callable[..., Driven]
 ) -> None:
     """Register *perform* for *target*, where its first argument's special methods may ask."""
-    plain: set[type] = set()
+    plain: set[type] = set(ATOMS)
 
     def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if not args:
@@ -577,7 +577,7 @@ def one_method(
         remember(plain, kind)
         return False
 
-    register(target, perform, when=when)
+    register(target, perform, when=when, plain=plain)
 
 
 def _simple(

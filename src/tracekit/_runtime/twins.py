@@ -109,10 +109,10 @@ def touches_models(package: str) -> None:
         >>> tracekit.touches_models("mylib")
     """
     _MARKED.add(package.partition(".")[0])
-    # Verdicts already given may be wrong now.
+    # Verdicts already given may be wrong now. The weak references stay: they also take away the
+    # twins of code that dies, whose id the next code may get.
     _PATHS.clear()
     _VERDICTS.clear()
-    _KEPT.clear()
 
 
 def never_asks(function: _F) -> _F:
@@ -182,7 +182,8 @@ def judge(code: CodeType) -> bool:
     verdict = _VERDICTS.get(key)
     if verdict is None:
         verdict = _judge(code)
-        _KEPT[key] = weakref.ref(code, partial(_drop, key))
+        if key not in _KEPT:
+            _KEPT[key] = weakref.ref(code, partial(_drop, key))
         _VERDICTS[key] = verdict
     return verdict
 
