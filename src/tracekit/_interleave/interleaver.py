@@ -285,6 +285,7 @@ class Interleaver:
                 except Exception as error:  # noqa: BLE001 - ends the run, as one in the body does
                     worker.error = worker.error or error
         finally:
+            answer = None  # see `Worker.send`
             self.current = outer
             self.host.leave(worker, before)
         if worker.error is not None:
@@ -642,6 +643,7 @@ class Interleaver:
                 problem.add_note(f"While another block was unwound, it raised {other!r}")
         self.failure = self.model_error = self.standing = None
         self._unwound = []
+        error = None  # see `Worker.send`
         return problem
 
     def _first_waiting(self) -> Worker | None:

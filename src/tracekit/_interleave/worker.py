@@ -35,6 +35,15 @@ class Body(Protocol):
     name: str
     filename: str
     first_lineno: int
+    is_apart: bool
+
+    def resume(self) -> None:
+        """It is about to go on; called where `is_apart`."""
+        ...
+
+    def suspend(self) -> None:
+        """It has suspended or ended; called where `is_apart`."""
+        ...
 
     def start(self, value: object) -> Generator[Any, Any, Any]:
         """Give a fresh generator of the block; *value* is what the `as` target gets."""
@@ -131,6 +140,9 @@ class Worker:
             del traceback
         else:
             return request
+        # From 3.12 on the frame in which a body ends keeps those alive that it was resumed from:
+        # an answer that is an error must not be held by the frames of its own traceback.
+        answer = None
         self.generator = None
         return None
 

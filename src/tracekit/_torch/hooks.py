@@ -356,6 +356,8 @@ def sweep() -> None:
             if not hooked.runs:
                 hooked.remove()
                 _hooked.pop(key, None)
+        # Our own frame is among them, and with it all that its callers hold.
+        stacks.clear()
 
 
 def _frames_of(frame: FrameType | None) -> set[int]:
