@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import CannotJoinError as CannotJoinError
     from .errors import CannotSkipError as CannotSkipError
     from .errors import CannotSuspendError as CannotSuspendError
+    from .errors import CheckpointedWriteError as CheckpointedWriteError
     from .errors import DevicesDifferError as DevicesDifferError
     from .errors import DoubleBosWarning as DoubleBosWarning
     from .errors import ExitTracingException as ExitTracingException
@@ -63,7 +64,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import UnknownNameError as UnknownNameError
     from .errors import UnsupportedError as UnsupportedError
     from .errors import UnsupportedGenerationError as UnsupportedGenerationError
-    from .errors import CheckpointedWriteError as CheckpointedWriteError
     from .errors import UnsupportedModuleError as UnsupportedModuleError
     from .errors import UnsupportedPythonError as UnsupportedPythonError
     from .errors import ValueNotKnownError as ValueNotKnownError
