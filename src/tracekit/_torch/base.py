@@ -12,9 +12,9 @@ from torch import nn
 from .._runtime.tracer import Backend
 from .axes import BatchRules
 from .batch import Joined, count_rows, join
+from .regions import uncompiled
 from .rename import bind_aliases
 from .tracers import InterleavingTracer
-from .regions import uncompiled
 from .tree import Node, Tree
 from .values import LEAVES, map_tensors
 
