@@ -32,7 +32,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "hf": ({*RUN, "_torch", "_vocabulary"}, {"torch", "transformers", "huggingface_hub"}),
     "remote": ({*RUN, "_torch", "_vocabulary", "testing"}, {"torch"}),
     "testing": ({*RUN, "_torch", "_vocabulary", "hf", ""}, {"torch", "transformers"}),
-    "demo": ({*RUN, "_torch", "_vocabulary", "hf", "testing", ""}, {"torch", "transformers"}),
+    "demo": (
+        {*RUN, "_torch", "_vocabulary", "hf", "testing", ""},
+        {"torch", "transformers", "tokenizers"},
+    ),
     "nnsight": ({*RUN, "_torch", "_vocabulary", "hf", ""}, {"torch", "transformers"}),
 }
 
