@@ -148,3 +148,45 @@ def test_a_comprehension_variable_is_no_name_of_the_block() -> None:
     assert torch.allclose(net(ONE), first[1])
     assert torch.allclose(net(TWO), second[1])
     assert (["1"], "2") == (third, path)
+
+
+MODULE = """
+got, keyed, listed, made = {}, [], [], []
+l = "outside"
+with model.trace() as tracer:
+    for p in range(3):
+        with tracer.invoke(ONE * p):
+            model[0].output
+            got[p] = p
+            keyed.append(sorted([1, 2], key=lambda v: -v * (p + 1)))
+            listed.append([p for _ in range(2)])
+            l = p
+            made.append(l)
+            extra = p
+            del extra
+after = (p, l, "extra" in globals())
+"""
+
+
+def test_each_invoke_has_the_names_of_its_own_line_in_a_namespace() -> None:
+    """In a script or notebook as in a function: loop variables, and what functions read."""
+    namespace = {"model": Model(network()), "ONE": ONE}
+    exec(MODULE, namespace)
+
+    assert {0: 0, 1: 1, 2: 2} == namespace["got"]
+    assert [[2, 1]] * 3 == namespace["keyed"]
+    assert [[0, 0], [1, 1], [2, 2]] == namespace["listed"]
+    assert [0, 1, 2] == namespace["made"]
+    assert (2, 2, False) == namespace["after"]
+
+
+def test_two_namespaces_and_class_bodies() -> None:
+    """Where globals and locals differ."""
+    outside = {"model": Model(network()), "ONE": ONE}
+    inside: dict[str, object] = {}
+    lines = [line for line in MODULE.splitlines() if "for _ in" not in line and "key=" not in line]
+    exec("\n".join(lines).replace("globals()", "locals()"), outside, inside)
+
+    assert {0: 0, 1: 1, 2: 2} == inside["got"]
+    assert [0, 1, 2] == inside["made"]
+    assert (2, 2, False) == inside["after"]

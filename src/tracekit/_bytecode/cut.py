@@ -106,6 +106,7 @@ class Cut:
         frees: Names used that are free variables of the caller.
         loads: Names the body itself may read.
         stores: Names the body itself may bind or unbind.
+        nested: Names that functions made in the body read from their globals.
         lineno: Line of the `with`.
     """
 
@@ -120,6 +121,7 @@ class Cut:
     frees: tuple[str, ...]
     loads: frozenset[str]
     stores: frozenset[str]
+    nested: frozenset[str]
     lineno: int
 
 
@@ -211,6 +213,18 @@ def names_of_comprehension(code: CodeType) -> frozenset[str]:
     for const in code.co_consts:
         if isinstance(const, CodeType):
             found |= names_of_comprehension(const)
+    return frozenset(found)
+
+
+def global_names(code: CodeType) -> frozenset[str]:
+    """Names that *code*, and the code nested in it, reads from its globals."""
+    found = set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            found.add(instruction.argval)
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            found |= global_names(const)
     return frozenset(found)
 
 
@@ -594,6 +608,7 @@ def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool, all_names:
         frees=(),
         loads=frozenset(),
         stores=frozenset(),
+        nested=frozenset(),
         lineno=line_at(code, walk.enter_offset),
     )
     _renumber_slots(result, all_names=all_names)
@@ -624,6 +639,7 @@ def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
     frees: dict[str, None] = {}
     loads: set[str] = set()
     stores: set[str] = set()
+    inner: set[str] = set()
     if cut.is_optimized and uses_super and code.co_argcount:
         # `super()` looks at the first argument of its frame.
         arguments[code.co_varnames[0]] = None
@@ -662,6 +678,7 @@ def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
             nested = code.co_consts[instr.arg]
             if isinstance(nested, CodeType):
                 loads |= names_of_comprehension(nested)
+                inner |= global_names(nested)
     for name in arguments:
         if name in own_cells:
             cells[name] = None
@@ -673,6 +690,7 @@ def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
     cut.arguments = tuple(arguments)
     cut.cells, cut.frees = tuple(cells), tuple(frees)
     cut.loads, cut.stores = frozenset(loads), frozenset(stores)
+    cut.nested = frozenset(inner)
     hidden = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR
     hidden |= inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
     visible = cut.arguments if cut.is_optimized else tuple(f".{name}" for name in cut.arguments)

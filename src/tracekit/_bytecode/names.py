@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any, Final
 
-from .cut import Unit, decode, slot_names, successors, walk_body
+from .cut import Unit, decode, global_names, slot_names, successors, walk_body
 from .opcodes import FAST_PAIRS, LOAD_CONST, LOAD_NAME, STORE_FAST, numbers
 
 _SLOT_STORES: Final = numbers("STORE_FAST", "DELETE_FAST", "STORE_DEREF", "DELETE_DEREF")
@@ -147,18 +147,9 @@ def get_dependencies(function: Callable[..., Any]) -> dict[str, object]:
             found[name] = cell.cell_contents
         except ValueError:
             continue  # not bound yet
-    for name in _global_names(code):
+    for name in global_names(code):
         if name in namespace and not (
             hasattr(builtins, name) and namespace[name] is getattr(builtins, name)
         ):
             found.setdefault(name, namespace[name])
     return found
-
-
-def _global_names(code: CodeType) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            yield instruction.argval
-    for const in code.co_consts:
-        if isinstance(const, CodeType):
-            yield from _global_names(const)

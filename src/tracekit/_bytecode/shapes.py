@@ -108,9 +108,7 @@ def comprehension_accesses(instrs: list[Instr | Label], depth: int) -> set[Instr
     return found
 
 
-def _simulated(
-    instrs: list[Instr | Label], depth: int
-) -> Iterator[tuple[Instr, list[bool]]]:
+def _simulated(instrs: list[Instr | Label], depth: int) -> Iterator[tuple[Instr, list[bool]]]:
     """Each instruction that is reached, with the stack before it: True where it may be NULL."""
     known: dict[Label, list[bool]] = {}
     stack: list[bool] | None = [False] * depth

@@ -143,6 +143,7 @@ class Interleaver:
 
     def add(self, worker: Worker) -> None:
         """Take a body into the run; written order is the order of these calls."""
+        worker.order = 0
         if self.workers:
             worker.order = sum(1 for each in self.workers if each.order >= 0)
         self.workers.append(worker)

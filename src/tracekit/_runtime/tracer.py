@@ -41,6 +41,7 @@ from ..errors import (
 from . import debuggers, driver, frames, memory
 from .explain import explain
 from .guards import HOOKS
+from .namespaces import OwnNames
 from .saving import Saved, noting
 from .shared import SharedNames
 from .skip import Skip, arm
@@ -48,6 +49,9 @@ from .tracebacks import finish_raising, sweep
 from .twins import ORIGINALS, twin_function
 
 _FUNCTION_FORM: Final = "put the body in a function `fn` and write `model.trace(...).run(fn)`"
+
+
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 class Compiled:
@@ -60,6 +64,7 @@ class Compiled:
         frees: The caller's free variables it uses.
         loads: Names it may read.
         stores: Names it may bind or unbind.
+        nested: Globals that functions made in it may read, where names are a namespace.
         first_offset: Bytes; where the frame must not go on.
         shared: Names that other blocks of the same run read or bind.
         all_names: Whether it has all names of the function, also those it does not use.
@@ -74,6 +79,7 @@ class Compiled:
         "is_optimized",
         "lineno",
         "loads",
+        "nested",
         "pushed",
         "shared",
         "stores",
@@ -92,6 +98,7 @@ class Compiled:
         self.first_offset = part.first_offset
         self.is_optimized = part.is_optimized
         self.takes_value = part.takes_value
+        self.nested = _NOTHING if part.is_optimized else part.nested
         self.lineno = part.lineno
         own = set(part.arguments) - set(part.cells)
         self.pushed = tuple(sorted(part.stores & own)) if part.is_optimized else ()
@@ -126,9 +133,6 @@ def _site(code: CodeType) -> _Site:
     if site is None or site.code() is not code:
         site = _SITES[id(code)] = _Site(code)
     return site
-
-
-_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 def compiled_block(
@@ -177,6 +181,7 @@ class Body:
         first_lineno: The line of the `with`, or of the function.
         loads: Names of the caller that it may read.
         stores: Names of the caller that it may bind or unbind.
+        is_apart: It has a namespace of its own, and `resume` and `suspend` are to be called.
     """
 
     name = ""
@@ -184,6 +189,13 @@ class Body:
     first_lineno = 0
     loads: frozenset[str] = frozenset()
     stores: frozenset[str] = frozenset()
+    is_apart = False
+
+    def resume(self) -> None:
+        """The body is about to go on; called where `is_apart`."""
+
+    def suspend(self) -> None:
+        """The body has suspended or ended; called where `is_apart`."""
 
     def start(self, value: object) -> Generator[Any, Any, Any]:
         """Give a fresh generator of the body, with the names as they are now.
@@ -224,13 +236,26 @@ class BlockBody(Body):
         self._own_frame: FrameType | None = None
         self._shared: SharedNames | None = None
         self._pending = _NOTHING
+        self._names: OwnNames | None = None
+        self._swapped: dict[str, object] = {}
 
     def bind_now(self) -> None:
         """Take the caller's names as they are now, for a body that is started later."""
         assert self.frame is not None
-        if self.block.is_optimized:
-            names = self.block.arguments
-            self._given = dict(zip(names, frames.pull(self.frame, names), strict=True))
+        block = self.block
+        names = block.arguments if block.is_optimized else tuple(block.loads | block.nested)
+        self._given = dict(zip(names, frames.pull(self.frame, names), strict=True))
+
+    def resume(self) -> None:
+        """The body is about to go on."""
+        if self._names is not None and self.block.nested:
+            self._swapped = self._names.swap_in(self.block.nested)
+
+    def suspend(self) -> None:
+        """The body has suspended or ended."""
+        if self._names is not None and self._swapped:
+            self._names.swap_out(self._swapped)
+            self._swapped = {}
 
     def share(self, pending: frozenset[str], told: frozenset[str]) -> None:
         """Say, before the start, which names this body shares with others of its run.
@@ -289,8 +314,12 @@ class BlockBody(Body):
             function = FunctionType(code, frame.f_globals, code.co_name, None, closure)
             generator = function(*values)
         else:
-            namespace = frame.f_locals
-            self._before = {name: namespace.get(name, UNBOUND) for name in self.stores}
+            namespace: Any = frame.f_locals
+            if self._given is None:
+                self._before = {name: namespace.get(name, UNBOUND) for name in self.stores}
+            else:
+                namespace = self._names = OwnNames(namespace, self._given)
+                self.is_apart = True
             if closure is None:
                 generator = eval(code, frame.f_globals, namespace)  # noqa: S307 - caller's own code
             else:
@@ -321,10 +350,16 @@ class BlockBody(Body):
 
     def finish(self, keeps: Callable[[str, object], bool] | None = None) -> None:
         frame, block, before = self.frame, self.block, self._before
-        if frame is None or not before:
+        own_names = self._names
+        if frame is None or not (before or own_names):
             return
         bindings: dict[str, object] = {}
-        if block.is_optimized:
+        if own_names is not None:
+            for name in own_names.bound:
+                value = own_names.get(name, UNBOUND)
+                kept = keeps is None or keeps(name, value)
+                bindings[name] = value if kept else own_names.before[name]
+        elif block.is_optimized:
             own = self._own_frame
             if own is not None:
                 after = own.f_locals
@@ -351,6 +386,7 @@ class BlockBody(Body):
         self._given = None
         self._before = {}
         self._own_frame = None
+        self._names = None
 
 
 class FunctionBody(Body):

@@ -266,6 +266,8 @@ class Run(Host):
         return UNBOUND if self.names_bound is None else self.names_bound(worker)
 
     def enter(self, worker: Worker) -> tuple[bool, Modes]:
+        if worker.body.is_apart:
+            worker.body.resume()
         before = self.forwarding
         self.forwarding = False
         if self.held is not None:
@@ -281,6 +283,8 @@ class Run(Host):
         return before, enter_block(modes)
 
     def leave(self, worker: Worker, before: tuple[bool, Modes]) -> None:
+        if worker.body.is_apart:
+            worker.body.suspend()
         self.forwarding, model = before
         worker.modes = leave_block(worker.modes, model)
         standing = self.interleaver.standing

@@ -144,10 +144,8 @@ def _node(tree: Tree, path: str) -> Node:
     return tree.node(path, module)
 
 
-class _Started:
+class _Started(Body):
     """One start of a stored edit: what a worker runs."""
-
-    __slots__ = ("_kept", "_tree", "filename", "first_lineno", "name")
 
     def __init__(self, kept: _Kept, tree: Tree) -> None:
         self._kept = kept
@@ -156,7 +154,8 @@ class _Started:
         self.filename = kept.filename
         self.first_lineno = kept.first_lineno
 
-    def start(self, _value: object) -> Generator[Any, Any, Any]:
+    def start(self, value: object) -> Generator[Any, Any, Any]:
+        del value  # a stored edit has no `as` target of its own
         return self._kept.begin(self._tree)
 
 
