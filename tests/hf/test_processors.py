@@ -6,7 +6,7 @@ here, so a stand-in is used, with the calls that transformers' processors take.
 
 from __future__ import annotations
 
-import numpy
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -179,7 +179,7 @@ class TestAudio:
 
     @staticmethod
     def sound(seed):
-        return numpy.random.default_rng(seed).standard_normal(16000).astype("float32")
+        return np.random.default_rng(seed).standard_normal(16000).astype("float32")
 
     def test_a_sound(self, model, processor):
         made = processor(audio=self.sound(1), sampling_rate=16000, return_tensors="pt")
