@@ -6,6 +6,7 @@ states itself what it expects, from the plain modules.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 
 import pytest
@@ -731,6 +732,44 @@ def test_a_name_without_counterpart_says_what_to_write(names, script, instead):
         exec(compile(script, "<old script>", "exec"), names)
 
     assert instead in caught.value.fix
+
+
+def test_what_a_call_is_stands_in_its_with_line(names):
+    """A tracer in a `with` line, wherever that stands; a call everywhere else."""
+    model, plain = names["model"], names["generated"](TEXT, 2)
+
+    class Holder:
+        def ids(self):
+            with torch.no_grad(), model.generate(TEXT, max_new_tokens=2) as tracer:
+                ids = tracer.result.save()
+            return ids
+
+    assert torch.equal(plain, Holder().ids())
+    with model.session():
+        called = model.generate(TEXT, max_new_tokens=2).save()
+        with model.generate(TEXT, max_new_tokens=2) as tracer:
+            ids = tracer.result.save()
+    assert torch.equal(plain, called)
+    assert torch.equal(plain, ids)
+    with contextlib.nullcontext(model.generate(TEXT, max_new_tokens=2)) as given:
+        assert torch.equal(plain, given)
+    found = [model.generate(TEXT, max_new_tokens=2) for _ in range(2)]
+    assert all(torch.equal(plain, each) for each in found)
+    tracer = model.generate(TEXT, max_new_tokens=2, trace=True)
+    assert torch.equal(plain, tracer.run(lambda tracer: tracer.result))
+
+
+@pytest.mark.filterwarnings("ignore::tracekit.nnsight.NNsightDeprecationWarning")
+def test_a_generation_of_several_prompts(names):
+    model = names["model"]
+    with model.generate(max_new_tokens=2) as tracer:
+        with tracer.invoke(TEXT):
+            one = tracer.result.save()
+        with tracer.invoke("London is in"):
+            two = model.generator.output.save()
+
+    assert torch.equal(names["generated"](TEXT, 2), one)
+    assert torch.equal(names["generated"]("London is in", 2), two)
 
 
 def test_warnings_are_of_one_class_that_default_filters_show():
