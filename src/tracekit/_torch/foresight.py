@@ -57,6 +57,9 @@ def _is_registered_before(root: nn.Module, path: str, other: str) -> bool:
     module = root
     for one, two in zip(path.split("."), other.split("."), strict=False):
         if one != two:
+            if one.isdigit() and two.isdigit():
+                # The children of a list or a sequence, of which there may be thousands.
+                return int(one) < int(two)
             names = list(module._modules)
             return one in names and two in names and names.index(one) < names.index(two)
         child = module._modules.get(one)

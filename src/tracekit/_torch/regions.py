@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any, Final
 
@@ -30,22 +30,22 @@ def uncompiled(module: nn.Module) -> nn.Module:
     return module
 
 
-def eagerly(root: nn.Module) -> AbstractContextManager[Any]:
-    """While this lasts, compiled modules below *root* run eagerly; said once for each.
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a call of *module* goes through `torch.compile`."""
+    return module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule"
 
-    Nothing is compiled where nobody has imported `torch._dynamo`.
+
+def eagerly(module: nn.Module, name: str) -> AbstractContextManager[Any]:
+    """While this lasts, compiled modules run eagerly; said once for each that is asked about.
+
+    Args:
+        module: A compiled module.
+        name: What the message calls it.
     """
-    compiled = [
-        name
-        for name, module in root.named_modules()
-        if module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule"
-    ]
-    if not compiled:
-        return nullcontext()
-    if id(root) not in _told:
-        _told.add(id(root))
+    if id(module) not in _told:
+        _told.add(id(module))
         warnings.warn(
-            f"`{compiled[0] or 'model'}` is compiled; it runs eagerly while it is traced",
+            f"`{name or 'model'}` is compiled; it runs eagerly while it is traced",
             UserWarning,
             stacklevel=2,
         )

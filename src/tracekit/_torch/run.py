@@ -19,11 +19,12 @@ from .batch import Shared, join_parts
 from .foresight import is_past
 from .held import Held
 from .modes import Modes, enter_block, leave_block
-from .regions import eagerly, refuse_write
+from .regions import eagerly, is_compiled, refuse_write
 from .values import LEAVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from types import FrameType
 
     from .._interleave.requests import Key, Read
@@ -99,6 +100,7 @@ class Run(Host):
         total: Rows of the batch, in inputs.
         base: The path of the module that was traced; stored edits at or below it take part.
         without_grad: The call runs without gradients (`generate`), so its bodies start without.
+        eager: Keeps compiled modules from running compiled, once one of them is asked for.
         refuse: Says why a body may not ask for a site, beyond what the run itself knows.
         names_bound: Binds what the bodies of invokes have bound, for the body around them.
     """
@@ -109,6 +111,7 @@ class Run(Host):
     base = ""
     without_grad = False
     grad = False
+    eager: AbstractContextManager[Any] | None = None
     refuse: Callable[[Worker, Read], BaseException | None] | None = None
     names_bound: Callable[[Worker], object] | None = None
 
@@ -164,11 +167,7 @@ class Run(Host):
                     if interleaver.ended:
                         raise EndRun
                     self.began = self.forwarding = True
-                    if "torch._dynamo" in sys.modules:
-                        with eagerly(self.tree.root):
-                            result = function(*args, **kwargs)
-                    else:
-                        result = function(*args, **kwargs)
+                    result = function(*args, **kwargs)
                     if self.returning is not None:
                         result = self.output(self.returning, 0, result)
                     last = Standing(RESULT, 0, result)
@@ -199,6 +198,8 @@ class Run(Host):
                         body.modes.grad = self.modes.grad
                     body.modes.set(Modes())
             self.frame = None
+            if self.eager is not None:
+                self.eager.__exit__(None, None, None)
             hooks.end(self)
             error = None
             self.spots.clear()
@@ -410,6 +411,9 @@ class Run(Host):
                     self.watch_all(f"{path}.{name}" if path else name, child)
 
     def _hook(self, name: str, module: nn.Module, late: bool) -> None:
+        if self.eager is None and is_compiled(module):
+            self.eager = eagerly(module, name)
+            self.eager.__enter__()
         hooked = hooks.install(module, self)
         # One module may stand in the tree under two names; calls of it are its visits.
         spot = self.spots.get(hooked)
