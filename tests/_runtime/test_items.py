@@ -13,6 +13,7 @@ from _runtime.driving import Refused, inline, note, traced, want
 from tracekit._protocol import Raised
 from tracekit._runtime.resolve import call
 from tracekit.errors import CannotSuspendError
+from tracekit.testing import same_as_inline
 
 
 def gen(n=3):
@@ -179,3 +180,49 @@ def test_nothing_is_kept_by_a_finished_run():
     gc.collect()
 
     assert [each() for each in alive] == [None, None]
+
+
+ABANDONED = {
+    "a generator": "next(iter(g()))",
+    "behind enumerate": "next(enumerate(g()))",
+    "in a generator expression": "next(x for x in g())",
+    "behind map in one": "next(x for x in map(lambda v: v, g()))",
+    "delegated to": "next(passes(g()))",
+    "delegated to, not rewritten": "next(passes(iter([1, 2])))",
+    "thrown into": "throws(passes(g()))",
+}
+
+
+@pytest.mark.parametrize("how", ABANDONED)
+def test_an_abandoned_generator_is_closed_at_once(how, no_residue):
+    """Without the garbage collector, which would come later: no error of ours holds a frame."""
+    gc.disable()
+    try:
+        same_as_inline(
+            f"""
+def g():
+    try:
+        for i in range(3):
+            yield ask(i)
+    finally:
+        log('closed')
+def passes(it):
+    try:
+        yield from it
+    finally:
+        log('passed')
+def throws(it):
+    next(it)
+    try:
+        it.throw(KeyError('k'))
+    except KeyError as error:
+        return error.args
+def first():
+    return {ABANDONED[how]}
+with trace():
+    seen = first()
+    log('returned')
+"""
+        )
+    finally:
+        gc.enable()

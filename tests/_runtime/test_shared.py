@@ -165,3 +165,15 @@ def test_may_store_knows_where_the_block_stands(times) -> None:
 
     assert [True, False] == seen
     assert 1 == h
+
+
+def test_a_closure_gets_the_variable_and_not_its_value() -> None:
+    """Where it reads the name, the value stands that the variable has then."""
+    h = "before"
+    with Sharing(pending={"h"}, answers={"h": 5}):
+        read = lambda: h  # noqa: E731
+        first = read()
+        h += 1
+        second = read()
+
+    assert ["before", 6, 6] == [first, second, h]

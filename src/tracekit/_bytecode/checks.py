@@ -307,6 +307,8 @@ class _Instrumenter:
     ) -> None:
         self.shared = shared
         self.slots = {slot: name for name, slot in shared.items() if slot >= 0}
+        kinds = ("co_cellvars", "co_freevars")
+        self.cells = {name for kind in kinds for name in program.changes.get(kind, ())}
         self.program = program
         self.hooks = hooks
         self.is_generator = is_generator
@@ -811,7 +813,10 @@ class _Instrumenter:
     def load_shared_slot(self, instr: Instr) -> None:
         name = self.slots.get(instr.arg)
         if name is not None and instr not in self.program.hidden:
-            self.wait(name, _STORES_LIKE[instr.op], instr.arg)
+            # A LOAD_FAST of a cell hands the cell itself to a closure (3.13).
+            is_a_cell = instr.op != LOAD_DEREF and name in self.cells
+            if not is_a_cell:
+                self.wait(name, _STORES_LIKE[instr.op], instr.arg)
         self.out.append(instr)
 
     def load_shared_name(self, instr: Instr) -> None:

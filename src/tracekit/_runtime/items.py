@@ -89,16 +89,22 @@ def raised_in_c(driven: Driven) -> Any:
         CannotSuspendError: `cannot-suspend`. It asked, and did not handle the refusal.
     """
     answer: object = None
-    while True:
-        try:
-            driven.send(answer)
-        except StopIteration as stop:
-            return stop.value
-        except Carrier as carrier:
-            error = unwrap(carrier)
-            break
-        answer = Raised(refusal(driven))
-    raise error
+    try:
+        while True:
+            try:
+                driven.send(answer)
+            except StopIteration as stop:
+                return stop.value
+            except Carrier as carrier:
+                error = unwrap(carrier)
+                break
+            answer = Raised(refusal(driven))
+    finally:
+        del answer
+    try:
+        raise error
+    finally:
+        del error
 
 
 def refusal(driven: Driven) -> CannotSuspendError:
@@ -151,6 +157,8 @@ def _advance(owner: _Resumable, inner: Any, answer: object) -> Driven:
         return END
     finally:
         owner.is_asking = False
+        # This frame is in the traceback of an error that was sent: do not let it hold the error.
+        del answer
 
 
 _ADVANCE: Final = _advance.__code__
@@ -441,29 +449,35 @@ def delegate_plain(iterator: Any) -> Driven:
     and that errors arrive as `Raised` answers.
     """
     sent: object = None
-    while True:
-        try:
-            if type(sent) is Raised:
-                item = _throw_into(iterator, sent.error)
-            elif sent is None:
-                item = next(iterator)
-            else:
-                item = iterator.send(sent)
-        except StopIteration as stop:
-            return stop.value
-        sent = yield Item(item)
+    try:
+        while True:
+            try:
+                if type(sent) is Raised:
+                    item = _throw_into(iterator, sent.error)
+                elif sent is None:
+                    item = next(iterator)
+                else:
+                    item = iterator.send(sent)
+            except StopIteration as stop:
+                return stop.value
+            sent = yield Item(item)
+    finally:
+        del sent
 
 
 def _throw_into(iterator: Any, error: BaseException) -> Any:
-    if isinstance(error, GeneratorExit):
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
-        raise error
-    throw = getattr(iterator, "throw", None)
-    if throw is None:
-        raise error
-    return throw(error)
+    try:
+        if isinstance(error, GeneratorExit):
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+            raise error
+        throw = getattr(iterator, "throw", None)
+        if throw is None:
+            raise error
+        return throw(error)
+    finally:
+        del error
 
 
 def delegate_steps(iterator: VirtualIterator) -> Driven:
@@ -480,7 +494,10 @@ def delegate_steps(iterator: VirtualIterator) -> Driven:
                 return None
         sent = yield Item(item)
         if type(sent) is Raised:
-            raise sent.error
+            try:
+                raise sent.error
+            finally:
+                del sent
 
 
 def wrapper_of(function: FunctionType, twin: Callable[..., Driven]) -> Callable[..., Driven]:
