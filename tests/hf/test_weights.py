@@ -99,9 +99,10 @@ class TestEveryFamily:
         assert 0 == knocked_out[0][:, 1, 1:, 0].abs().max()
         assert 0 < knocked_out[0][:, 0, 1, 0]
 
+
+class TestOneFamily:
+    @pytest.mark.parametrize("family", ["gpt2", "llama", "bloom", "falcon", "gptoss"])
     def test_each_invoke_has_its_own(self, family):
-        if family not in ("gpt2", "llama", "bloom", "falcon", "gptoss"):
-            pytest.skip("as one of those")
         model = built(family)
         with torch.no_grad(), model.trace(LONG):
             expected = model.layers[1].attn.pattern
@@ -120,8 +121,6 @@ class TestEveryFamily:
         torch.testing.assert_close(long, expected, atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(untouched, logits, atol=1e-3, rtol=1e-3)
 
-
-class TestOneFamily:
     @pytest.mark.parametrize("name", ["scores", "pattern"])
     @pytest.mark.parametrize("family", ["gpt2", "llama", "falcon", "falcon-alibi"])
     def test_fused_attention_says_which_switch_to_set(self, family, name):

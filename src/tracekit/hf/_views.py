@@ -261,12 +261,14 @@ class HeadPort(Port):
 
     def ask_get(self, obj: Any) -> Any:
         """Suspend until the model stands at the projection; give the heads."""
-        watch_weights(obj)
+        if self.name != "z":
+            watch_weights(obj)
         return (yield from ask(self.request(obj)))
 
     def ask_set(self, obj: Any, value: Any) -> Any:
         """Suspend until the model stands at the projection; replace the heads."""
-        watch_weights(obj)
+        if self.name != "z":
+            watch_weights(obj)
         owner, path, port, view = self._site(obj)
         yield from ask(Write(owner, path, port, value, view))
 
