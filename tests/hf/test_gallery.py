@@ -124,6 +124,15 @@ def test_all_twenty_are_there():
     assert all(f"({path.name})" in index for path in PAGES.values())
 
 
+def test_each_is_as_short_as_people_write_it():
+    lines = [
+        sum(bool(line.strip()) for line in blocks(path)[0].splitlines()) for path in PAGES.values()
+    ]
+
+    assert max(lines) <= 14
+    assert all(len(blocks(path)) == 2 for path in PAGES.values())
+
+
 def test_01_logit_lens(world, capsys):
     names = world.run("01", prompt=CLEAN, translators=[nn.Identity()] * 2)
     head, norm = world.module.lm_head, world.module.model.norm

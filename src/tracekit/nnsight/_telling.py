@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 from .._bytecode.cut import decode, is_with_entry
+from .._bytecode.facts import OPMAP
 from .._runtime.twins import ORIGINALS
 from ..errors import OldNameError
 
@@ -46,12 +47,10 @@ def enters_with(frame: FrameType) -> bool:
         if origin is None:
             return False
         code, offset = twin.original, origin
-    # On 3.11 a call is two instructions.
-    for _ in range(2):
-        offset = decode(code.co_code, offset).stop_offset
-        if is_with_entry(code, offset):
-            return True
-    return False
+    call = decode(code.co_code, offset)
+    if call.op == OPMAP.get("PRECALL"):  # on 3.11 a call is two instructions
+        call = decode(code.co_code, call.stop_offset)
+    return is_with_entry(code, call.stop_offset)
 
 
 def options(kwargs: dict[str, Any]) -> dict[str, Any]:
