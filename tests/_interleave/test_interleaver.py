@@ -314,6 +314,22 @@ class TestSeveralBodies:
 
         assert calls == [EndRun, EndRun, EndRun]
 
+    def test_an_interrupt_while_the_model_is_left_arrives(self):
+        """After `stop()` the model is taken out of its forward: an interrupt there is no part."""
+
+        def model(host):
+            try:
+                host.call("a", 0)
+            finally:
+                raise KeyboardInterrupt
+
+        def body(_):
+            yield from read("a")
+            yield from ask(Stop(OWNER))
+
+        with pytest.raises(KeyboardInterrupt):
+            run(model, body)
+
     def test_requests_while_unwound_raise(self):
         log = []
 

@@ -615,9 +615,13 @@ class Interleaver:
         """
         self.over = True
         self.closing = True
-        if error is not None and not isinstance(error, EndRun) and not self.ended:
-            self.model_error = error
-            note_writes(error, self.writes)
+        if error is not None and not isinstance(error, EndRun):
+            if not self.ended:
+                self.model_error = error
+                note_writes(error, self.writes)
+            elif self.failure is None and not isinstance(error, Exception):
+                # An interrupt while the run was being ended early: nothing else reports it.
+                self.failure = error
         if last is not None:
             self.standing = last
             self.passed.append((last.key, last.visit))
