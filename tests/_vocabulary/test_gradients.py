@@ -629,3 +629,18 @@ class TestSurroundings:
 
         assert after - before < 50
         assert {} == hooks._hooked
+
+
+def test_a_backward_that_is_an_argument_in_a_with_line_is_a_plain_one() -> None:
+    """Only the call that the `with` enters opens a block."""
+    from contextlib import nullcontext
+
+    net = torch.nn.Linear(2, 2)
+    model = Model(net)
+    with model.trace(torch.ones(1, 2)):
+        loss = model.output.sum()
+        with nullcontext(loss.backward()) as got:
+            pass
+
+    assert got is None
+    assert net.weight.grad is not None
