@@ -102,9 +102,20 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def field(session: nox.Session) -> None:
+    """How does it stand beside hooks, and beside peers (`-- --peer nnsight=PYTHON`)?"""
+    os.environ.update(ONE_THREAD)
+    session.run(sys.executable, "-m", "benchmarks.field", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
 def soak(session: nox.Session) -> None:
     """Is anything left behind after thousands of traces?"""
-    session.run(
-        sys.executable, "-m", "pytest", "-o", "addopts=--import-mode=importlib",
-        "tests/slow/test_soak.py", external=True,
-    )  # fmt: skip
+    command = [
+        "-m", "pytest", "-o", "addopts=--import-mode=importlib", "-o", "faulthandler_timeout=0",
+        "tests/slow/test_soak.py",
+    ]  # fmt: skip
+    session.run(sys.executable, *command, *session.posargs, external=True, env=ONE_THREAD)
+    # Every check that the interpreter has, on fewer of them: a wrong write shows at once.
+    checked = {**ONE_THREAD, "PYTHONMALLOC": "debug", "TRACEKIT_SOAK_TRACES": "1000"}
+    session.run(sys.executable, "-X", "dev", *command, "-k", "mixed", external=True, env=checked)

@@ -362,6 +362,7 @@ def run_some(bench, count, seed, *, signals=False):
             if signals and rng.random() < 0.1:
                 arrived = interrupted(bench, model, rng, action)
                 done["interrupted" if arrived else "interrupt in a finalizer"] += 1
+                done["interrupted gradients"] += action is gradients
                 assert not torch.is_grad_enabled(), f"{action.__name__}, interrupted: modes"
             else:
                 action(bench, model, rng)
@@ -415,14 +416,16 @@ class State:
         return ", ".join(f"{name} {value}" for name, value in vars(self).items())
 
 
-def check(bench, residue, before, after, count):
+def check(bench, residue, before, after, count, done):
     """Say that nothing was left behind by *count* traces between two states."""
     residue.check()
     assert not hooks._hooked
     assert not hooks._runs
     _same(bench.plain, bench.module(bench.x))
     text = f"{before}\n{after}"
-    assert after.tensors == before.tensors, text
+    # An interrupt can fall between a hook on a node of autograd and the note of it: what the hook
+    # holds is then held by the graph, in C++, where the garbage collector cannot see the cycle.
+    assert after.tensors <= before.tensors + done["interrupted gradients"], text
     assert after.twins <= before.twins + 2, text
     assert after.sites <= before.sites + 2, text
     assert after.objects - before.objects < 300 + count / 20, text
@@ -466,5 +469,5 @@ def soak(count, *, seed=0, signals=True, threads=4, collector=True):
             after = State(collect=collector)
         finally:
             gc.enable()
-    check(bench, residue, before, after, count)
+    check(bench, residue, before, after, count, done)
     return done

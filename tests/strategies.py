@@ -40,6 +40,47 @@ PLACES = (
 
 _NAMES = ("a", "b", "c", "d", "e")
 _ERRORS = ("ValueError", "KeyError", "TypeError", "ZeroDivisionError", "IndexError")
+_ADAPTERS = (
+    "sorted([{e}, {e}], key=lambda k: num({e}) + num(k))",
+    "list(map(lambda k: num(k) + num({e}), [{e}, {e}]))",
+    "list(filter(lambda k: {e}, (num(k) for k in [{e}, {e}])))",
+    "functools.reduce(lambda s, k: num(s) + num({e}), [{e}, {e}], 0)",
+    "max([{e}, {e}], key=lambda k: num({e}))",
+    "min((num({e}) for _ in range(2)), default=0)",
+    "','.join(show({e}) for _ in range(2))",
+    "dict(zip('ab', (num({e}) for _ in range(2))))",
+    "next((k for k in [{e}, {e}] if {e}), 0)",
+    "[*itertools.chain([{e}], (num({e}) for _ in range(2)))]",
+    "list(itertools.accumulate(num({e}) for _ in range(3)))",
+    "list(itertools.islice((num({e}) for _ in range(9)), small({e})))",
+    "[*itertools.takewhile(lambda k: num(k) < 3, (num({e}) for _ in range(4)))]",
+    "any(num({e}) > 2 for _ in range(3))",
+    "all(num({e}) < 2 for _ in range(3))",
+    "list(enumerate((num({e}) for _ in range(2)), small({e})))",
+    "[*zip(range(2), (num({e}) for _ in range(3)))]",
+    "sum((num({e}) for _ in range(2)), num({e}))",
+    "tuple(reversed([num({e}), num({e})]))",
+    "functools.partial(lambda x, *, y: num(x) + num(y), {e}, y={e})()",
+    "by_hand(num({e}) for _ in range(3))",
+    "delegated(num({e}) for _ in range(2))",
+    "stacked({e}, {e})",
+    "described({e})",
+    "{**{'x': {e}}, **{'y': {e}}}",
+    "filled({}, ((k, num({e})) for k in range(2)))",
+    "ended([{e}, {e}], lambda k: num({e}))",
+)
+"""Calls of C and of the standard library that call back or iterate; `{e}` is an expression."""
+
+_ASKING_OBJECTS = (
+    "len(Many({e}))", "list(Many({e}))", "({e} in Many({e}))", "Many({e}).kept", "Many({e}).made_up",
+    "f'{Many({e}):>9}'", "(Many({e}) + {e})", "({e} + Many({e}))", "bool(Many({e}))", "Many({e})[{e}]",
+    "(Many({e}) < {e})", "Many({e})({e})", "Many.of({e}).value", "Many.plain({e})", "remembered(num({e}))",
+    "sum([{e}, Many({e})])", "sorted([Many({e})], key=lambda m: m.kept)[0].kept", "Many({e}).set_to({e})",
+    "str(Many({e}))", "[*Counting(small({e}))]", "dict(Many({e}).pairs())", "-Many({e})", "Derived({e}).kept",
+    "even(small({e}))",
+)  # fmt: skip
+"""Objects of a class whose special methods ask for values, and functions that do."""
+
 _BINARY = ("+", "-", "*", "//", "%", "&", "|", "^", "<<", "**")
 
 
@@ -100,7 +141,8 @@ class Grower:
                 self._binary, self._binary, self._compare, self._bool, self._ternary, self._call,
                 self._call, self._container, self._subscript, self._comprehension, self._lambda,
                 self._fstring, self._unary, self._walrus, self._star_call, self._method,
-                self._generator_expression, self._slice,
+                self._generator_expression, self._slice, self._adapter,
+                *((self._asking_object,) if self.asks else ()),
             )
         )  # fmt: skip
         return grow(depth - 1)
@@ -188,6 +230,18 @@ class Grower:
         if any(mark in inner for mark in "'\"\\{}"):
             inner = self.name()
         return f'f"<{{({inner})!{self.pick("rs")}:>4}}>"'
+
+    def _adapter(self, depth: int) -> str:
+        return self._filled(self.pick(_ADAPTERS), depth)
+
+    def _asking_object(self, depth: int) -> str:
+        return self._filled(self.pick(_ASKING_OBJECTS), depth)
+
+    def _filled(self, template: str, depth: int) -> str:
+        # Each gap is grown anew; those that are evaluated for each item stay small.
+        while "{e}" in template:
+            template = template.replace("{e}", self.expression(min(depth, 1)), 1)
+        return template
 
     def _unary(self, depth: int) -> str:
         return f"({self.pick(('-', 'not ', '~'))}{self.expression(depth)})"
@@ -496,7 +550,7 @@ class Grower:
 
 
 PRELUDE = """\
-import contextlib, functools, sys
+import contextlib, functools, itertools, sys
 def num(x):
     return x if type(x) is int and abs(x) < 10**6 else len(str(x))
 def small(x):
@@ -541,6 +595,123 @@ def decorated_manager():
         yield 1
     finally:
         log("out")
+def by_hand(gen):
+    seen = [next(gen, None)]
+    try:
+        seen.append(gen.send(None))
+        seen.append(gen.throw(KeyError("thrown")))
+    except (KeyError, StopIteration) as error:
+        seen.append(type(error).__name__)
+    gen.close()
+    return seen
+def passing(gen):
+    try:
+        return (yield from gen)
+    finally:
+        log("passed")
+def delegated(gen):
+    return [*passing(passing(gen))]
+def stacked(one, two):
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(manager(one))
+        stack.callback(log, "callback", show(two))
+        stack.enter_context(decorated_manager())
+        return num(first) + num(two)
+@functools.singledispatch
+def described(value):
+    return "other"
+@described.register
+def _(value: int):
+    return "int" + show(value)
+@described.register(str)
+def _(value):
+    return "text"
+def filled(target, pairs):
+    target.update(pairs)
+    return target
+def ended(items, key):
+    items.extend(num(key(item)) for item in list(items))
+    items.sort(key=lambda v: (num(v), key(v)))
+    return items
+class Many:
+    limit = 3
+    def __init__(self, value):
+        self.value = ask(num(value))
+    def __len__(self):
+        return small(ask(self.value))
+    def __iter__(self):
+        for i in range(small(self.value)):
+            yield ask(i)
+    def __contains__(self, item):
+        return num(item) == ask(self.value)
+    @functools.cached_property
+    def kept(self):
+        return ask(self.value)
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return ask(len(name))
+    def __format__(self, spec):
+        return format(show(ask(self.value)), spec)
+    def __str__(self):
+        return show(ask(self.value))
+    def __add__(self, other):
+        return num(ask(self.value)) + num(other)
+    def __radd__(self, other):
+        return num(other) - num(ask(self.value))
+    def __neg__(self):
+        return -num(ask(self.value))
+    def __bool__(self):
+        return num(ask(self.value)) > 1
+    def __getitem__(self, key):
+        if num(key) > self.limit:
+            raise IndexError(num(key))
+        return ask(num(key))
+    def __lt__(self, other):
+        return num(ask(self.value)) < num(other)
+    def __call__(self, *args):
+        return [ask(num(arg)) for arg in args]
+    @classmethod
+    def of(cls, value):
+        return cls(ask(num(value)))
+    @staticmethod
+    def plain(value):
+        return ask(num(value))
+    @property
+    def changed(self):
+        return ask(self.value)
+    @changed.setter
+    def changed(self, value):
+        self.value = ask(num(value))
+    def set_to(self, value):
+        self.changed = value
+        return self.changed
+    def pairs(self):
+        return ((ask(i), i) for i in range(2))
+class Derived(Many):
+    def __init__(self, value):
+        super().__init__(value)
+        log("derived", self.value)
+    @functools.cached_property
+    def kept(self):
+        return (super().__len__(), super().plain(self.value))
+class Counting:
+    def __init__(self, left):
+        self.left = left
+    def __iter__(self):
+        return self
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        return ask(self.left)
+@functools.lru_cache
+def remembered(value):
+    return ask(value)
+def even(n):
+    return ask(True) if n <= 0 else odd(n - 1)
+def odd(n):
+    return ask(False) if n <= 0 else even(n - 1)
 shared, thing = {0: 0, 1: 1}, Thing(2)
 a, b, c, d = 1, 2, 3, 4
 """

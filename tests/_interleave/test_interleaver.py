@@ -330,6 +330,22 @@ class TestSeveralBodies:
         with pytest.raises(KeyboardInterrupt):
             run(model, body)
 
+    def test_an_interrupt_wins_over_the_refusals_that_it_causes(self):
+        def model(host):
+            host.call("a", 0)
+            raise KeyboardInterrupt
+
+        def body(_):
+            yield from read("a")
+            try:
+                yield from read("b")
+            except KeyboardInterrupt:
+                pass
+            yield from read("c")
+
+        with pytest.raises(KeyboardInterrupt):
+            run(model, body)
+
     def test_requests_while_unwound_raise(self):
         log = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import tracemalloc
 import weakref
 
@@ -76,3 +77,25 @@ def test_a_model_is_freed_without_the_collector():
         gc.enable()
 
     assert [] == alive
+
+
+TRACES = int(os.environ.get("TRACEKIT_SOAK_TRACES", "20000"))
+
+
+def test_mixed_traces_that_fail_at_random_points():
+    """Of all kinds, interrupted by signals, in several threads, by several wrappers."""
+    pytest.importorskip("torch")
+    import soaking
+
+    done = soaking.soak(TRACES, seed=1)
+
+    assert {action.__name__ for action in soaking.ACTIONS} <= set(done)
+
+
+def test_mixed_traces_without_the_collector():
+    pytest.importorskip("torch")
+    import soaking
+
+    done = soaking.soak(TRACES // 4, seed=2, signals=False, threads=0, collector=False)
+
+    assert TRACES // 4 == sum(done.values())

@@ -646,6 +646,9 @@ class Interleaver:
         elif problem is not None:
             for other in self._unwound:
                 problem.add_note(f"While another block was unwound, it raised {other!r}")
+        if isinstance(problem, TracekitError) and isinstance(error, KeyboardInterrupt):
+            # Blocks missed their values because the user interrupted the model.
+            problem = error
         self.failure = self.model_error = self.standing = None
         self._unwound = []
         error = None  # see `Worker.send`

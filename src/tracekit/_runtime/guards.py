@@ -16,6 +16,7 @@ makes the look-up fail, and its classes are judged anew each time.
 
 from __future__ import annotations
 
+# This file is long: each kind of instruction has its guard here, and they share their lookups.
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
