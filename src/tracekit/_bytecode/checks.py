@@ -79,6 +79,7 @@ from .opcodes import (
     JUMP_IF_FALSE_OR_POP,
     JUMP_IF_TRUE_OR_POP,
     KW_NAMES,
+    LIST_APPEND,
     LIST_EXTEND,
     LOAD_ATTR,
     LOAD_CONST,
@@ -254,6 +255,7 @@ def _handlers() -> dict[int, str]:
         BEFORE_WITH: "before_with",
         WITH_EXCEPT_START: "with_except_start",
         PUSH_EXC_INFO: "push_exc_info",
+        LIST_APPEND: "list_append",
         FORMAT_VALUE: "format_value",
         FORMAT_SIMPLE: "format_simple",
         FORMAT_WITH_SPEC: "format_with_spec",
@@ -292,6 +294,7 @@ _STORES_LIKE: Final = {
 }
 _IN_SLOTS: Final = frozenset({STORE_FAST, STORE_DEREF, DELETE_FAST, DELETE_DEREF})
 
+_KEPT_BY_EXCEPT_STAR: Final = 3
 _PLAIN_CONSTANTS: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _IS_A_BOOL: Final = frozenset({CONTAINS_OP, IS_OP, UNARY_NOT})
 
@@ -742,6 +745,18 @@ class _Instrumenter:
 
     def push_exc_info(self, instr: Instr) -> None:
         self.apply(self.hooks.unwrap)
+        self.out.append(instr)
+
+    def list_append(self, instr: Instr) -> None:
+        """What an `except*` raised is kept in a list, below it the list, a group and an offset."""
+        instrs = self.program.instrs
+        following = instrs[instrs.index(instr) + 1]
+        if (
+            instr.arg == _KEPT_BY_EXCEPT_STAR
+            and type(following) is Instr
+            and following.op == POP_TOP
+        ):
+            self.apply(self.hooks.unwrap)
         self.out.append(instr)
 
     # -- formatting, matching ---------------------------------------------------------------
