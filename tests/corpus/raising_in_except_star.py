@@ -1,22 +1,24 @@
 """What a handler of `except*` raises, also by a helper and by the model, is kept as it is inline."""
+
+
 def ends():
     ask(1)
     raise StopIteration(ask(2))
 
 
-def fails():
-    raise KeyError(ask("k"))
+def run(helper):
+    with trace():
+        try:
+            raise ExceptionGroup("g", [ValueError(1), TypeError(2)])
+        except* ValueError as error:
+            log(error.exceptions)
+            helper()
+        except* KeyError:
+            x = ask(3)
 
 
-for helper in (ends, fails, lambda: ask(ValueError("asked"))):
-    try:
-        with trace():
-            try:
-                raise ExceptionGroup("g", [ValueError(1), TypeError(2)])
-            except* ValueError as error:
-                log(error.exceptions)
-                helper()
-            except* TypeError:
-                x = ask(3)
-    except* (StopIteration, KeyError, ValueError) as error:
-        log(type(error), error.exceptions)
+try:
+    run(ends)
+except ExceptionGroup as group:
+    log([type(error) for error in group.exceptions])
+run(lambda: ask(ValueError("asked")))
