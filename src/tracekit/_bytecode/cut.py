@@ -163,6 +163,14 @@ def is_with_entry(code: CodeType, offset: int) -> bool:
     return 0 <= offset < len(code.co_code) and code.co_code[offset] == BEFORE_WITH
 
 
+def is_with_item(code: CodeType, call_offset: int) -> bool:
+    """Whether a `with` enters what the call at *call_offset* (bytes) returns, and nothing else."""
+    call = decode(code.co_code, call_offset)
+    if call.op == PRECALL:  # on 3.11 a call is two instructions
+        call = decode(code.co_code, call.stop_offset)
+    return is_with_entry(code, call.stop_offset)
+
+
 def cut(
     code: CodeType, enter_offset: int, *, after_target: bool = False, all_names: bool = False
 ) -> Cut:

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from .._bytecode.cut import decode, is_with_entry
-from .._bytecode.opcodes import PRECALL
+from .._bytecode.cut import is_with_item
 from .._interleave.host import Host
 from .._interleave.interleaver import Interleaver
 from .._interleave.requests import Read, View, Write
@@ -331,10 +330,7 @@ def _enters_with(frame: FrameType) -> bool:
     code = twin.original
     if offset is None:
         return False
-    call = decode(code.co_code, offset)
-    if call.op == PRECALL:  # on 3.11 a call is two instructions
-        call = decode(code.co_code, call.stop_offset)
-    return is_with_entry(code, call.stop_offset)
+    return is_with_item(code, offset)
 
 
 class BackwardsTracer(Tracer):

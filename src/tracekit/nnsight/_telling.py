@@ -7,8 +7,7 @@ import warnings
 from types import FrameType
 from typing import Any
 
-from .._bytecode.cut import decode, is_with_entry
-from .._bytecode.facts import OPMAP
+from .._bytecode.cut import is_with_item
 from .._runtime.twins import ORIGINALS
 from ..errors import OldNameError
 
@@ -47,10 +46,7 @@ def enters_with(frame: FrameType) -> bool:
         if origin is None:
             return False
         code, offset = twin.original, origin
-    call = decode(code.co_code, offset)
-    if call.op == OPMAP.get("PRECALL"):  # on 3.11 a call is two instructions
-        call = decode(code.co_code, call.stop_offset)
-    return is_with_entry(code, call.stop_offset)
+    return is_with_item(code, offset)
 
 
 def options(kwargs: dict[str, Any]) -> dict[str, Any]:
