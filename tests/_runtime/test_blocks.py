@@ -620,7 +620,7 @@ threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 log(sorted(results.items()))
-del threads, thread
+del threads, thread, results
 """,
     "generated functions": """
 import types, functools, dataclasses
