@@ -26,6 +26,7 @@ from typing import Any, Final
 from .._bytecode.checks import Guard, Hooks, Last
 from .._protocol import Suspending
 from . import operations as do
+from .delegation import delegate
 from .items import (
     VIRTUAL_ITERATORS,
     Driven,
@@ -692,7 +693,7 @@ HOOKS: Final[Hooks] = Hooks(
     exit_error=exit_error,
     format=text,
     match_class=match_class,
-    delegate=do.delegate,
+    delegate=delegate,
     unwrap=unwrap,
     carry=carry,
     carry_generator=carry_generator,

@@ -442,64 +442,6 @@ def is_virtual(kind: type) -> bool:
     return kind is VirtualGenerator or kind is ObjectIterator or kind is LazyIterator
 
 
-def delegate_plain(iterator: Any) -> Driven:
-    """`yield from` an ordinary iterator, in the twin of a user's generator.
-
-    Equivalent to `return (yield from iterator)`, except that what it yields is wrapped as items,
-    and that errors arrive as `Raised` answers.
-    """
-    sent: object = None
-    try:
-        while True:
-            try:
-                if type(sent) is Raised:
-                    item = _throw_into(iterator, sent.error)
-                elif sent is None:
-                    item = next(iterator)
-                else:
-                    item = iterator.send(sent)
-            except StopIteration as stop:
-                return stop.value
-            sent = yield Item(item)
-    finally:
-        del sent
-
-
-def _throw_into(iterator: Any, error: BaseException) -> Any:
-    try:
-        if isinstance(error, GeneratorExit):
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
-            raise error
-        throw = getattr(iterator, "throw", None)
-        if throw is None:
-            raise error
-        return throw(error)
-    finally:
-        del error
-
-
-def delegate_steps(iterator: VirtualIterator) -> Driven:
-    """The same for an iterator that suspends and is no generator."""
-    while True:
-        if type(iterator) is ObjectIterator:
-            try:
-                item = yield from iterator.following()
-            except Carrier as carrier:
-                return carrier.error.value
-        else:
-            item = yield from iterator.step()
-            if item is END:
-                return None
-        sent = yield Item(item)
-        if type(sent) is Raised:
-            try:
-                raise sent.error
-            finally:
-                del sent
-
-
 def wrapper_of(function: FunctionType, twin: Callable[..., Driven]) -> Callable[..., Driven]:
     """What `resolve` answers for a generator function: a call that returns the wrapper."""
 

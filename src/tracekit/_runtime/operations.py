@@ -25,9 +25,6 @@ from .items import (
     Driven,
     LazyIterator,
     ObjectIterator,
-    VirtualGenerator,
-    delegate_plain,
-    delegate_steps,
     is_virtual,
 )
 from .resolve import begin, bind, call, call_special
@@ -684,25 +681,6 @@ def mapping(obj: Any) -> Driven:
     for key in (yield from drain(keys)):
         made[key] = yield from subscr(obj, key)
     return made
-
-
-def delegate(obj: Any) -> Driven:
-    """What `yield from obj` drives in the twin of a user's generator."""
-    if type(obj) is VirtualGenerator and not obj.inner.gi_suspended:
-        # The inner generator yields items and requests itself: no Python in between.
-        inner: Driven = obj.inner
-        return inner
-    # One that is under way must be held: dropping it would close the inner one.
-    return _delegate(obj)
-
-
-def _delegate(obj: Any) -> Driven:
-    iterator = yield from open_iter(obj)
-    if type(iterator) is VirtualGenerator:
-        return (yield from iterator.inner)
-    if is_virtual(type(iterator)):
-        return (yield from delegate_steps(iterator))
-    return (yield from delegate_plain(iterator))
 
 
 # -- with ---------------------------------------------------------------------------------------
