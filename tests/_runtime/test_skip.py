@@ -621,6 +621,51 @@ def test_two_ids_at_most_and_no_global_events():
 
 
 @needs_monitoring
+def test_threads_that_trace_for_the_first_time_at_once_share_one_id():
+    """And each of them hears its events from the moment it knows the id."""
+    found = []
+    start = threading.Barrier(4)
+
+    def work():
+        start.wait()
+        found.append((skip.tool_id(), skip.monitoring_events_arrive()))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            skip.release()
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert set(found) == {(4, True)}
+    assert sys.monitoring.get_tool(3) is None
+    skip.release()
+
+
+@needs_monitoring
+def test_an_interrupt_while_the_id_is_taken_loses_no_id(monkeypatch):
+    def interrupted(code, number):
+        raise KeyboardInterrupt
+
+    skip.release()
+    with monkeypatch.context() as patch:
+        patch.setattr(skip, "_instrument", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            skip.tool_id()
+
+    assert skip.tool_id() == 4
+    assert skip.monitoring_events_arrive()
+    skip.release()
+    assert_released()
+
+
+@needs_monitoring
 def test_an_id_that_was_taken_away_is_replaced():
     assert_released()
     watched()

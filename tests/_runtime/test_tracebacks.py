@@ -400,22 +400,27 @@ def test_where_no_events_arrive_it_is_trimmed_only(method, program, ours):
 def test_threads(program, ours):
     expected = entries(inline(program))
     wrong = []
+    start = threading.Barrier(4)
 
     def work():
-        for _ in range(30):
+        start.wait()
+        for _ in range(10):
             block = ours.Enters(program.twin, True, program.helper)
             got = entries(catch(program.caller, block, None))
             if got != expected:
                 wrong.append(got)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for _ in range(10):
+            # None holds an id yet, so they take one at once.
+            skip.release()
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
     finally:
         sys.setswitchinterval(interval)
 

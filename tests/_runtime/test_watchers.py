@@ -307,8 +307,6 @@ CORES = ["ctrace", "pytrace", *(["sysmon"] if HAS_MONITORING else [])]
 def test_coverage(core, branch, tmp_path):
     if core == "sysmon" and branch:
         pytest.skip("this core has no branches on these Pythons")
-    if core == "pytrace" and branch and not HAS_MONITORING:
-        pytest.skip("a generator that is resumed where there is no line: see capture.md")
     found = []
     for inline in (True, False):
         options = ["--branch"] if branch else []

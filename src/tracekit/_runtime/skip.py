@@ -42,8 +42,9 @@ from __future__ import annotations
 import sys
 import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
-from threading import get_ident
+from threading import RLock, get_ident
 from types import CodeType, FrameType
 from typing import Any, Final
 
@@ -59,6 +60,7 @@ _OTHER_ID: Final = {4: 3, 3: 4}
 _monitoring: Final[Any] = sys.monitoring if HAS_MONITORING else None  # type: ignore[attr-defined,unused-ignore]
 _DISABLE: Final[Any] = _monitoring.DISABLE if HAS_MONITORING else None
 _get_tool: Final[Any] = _monitoring.get_tool if HAS_MONITORING else None
+_set_local_events: Final[Any] = _monitoring.set_local_events if HAS_MONITORING else None
 _INSTRUMENTED: Final = OPMAP.get("INSTRUMENTED_INSTRUCTION") if HAS_MONITORING else None
 _INSTRUCTION: Final[int] = _monitoring.events.INSTRUCTION if HAS_MONITORING else 0
 
@@ -148,9 +150,11 @@ def tool_id() -> int | None:
     """
     if not HAS_MONITORING:
         return None
-    if _tool.number is None:
+    number = _tool.number
+    if number is None:
         _tool.acquire()
-    return _tool.number
+        number = _tool.number
+    return number
 
 
 def held_tool_id() -> int | None:
@@ -370,9 +374,10 @@ def _forget_code(key: int) -> None:
 
 def _instrument(code: CodeType) -> None:
     # Off first: instructions where the callback has answered DISABLE come back only so.
-    # `restart_events()` would bring them back for all tools.
-    _monitoring.set_local_events(_tool.number, code, 0)
-    _monitoring.set_local_events(_tool.number, code, _INSTRUCTION)
+    # `restart_events()` would bring them back for all tools. Both calls from within C, so that
+    # no other thread gets a turn in between, whose frame would miss its event.
+    held = _tool.number if number is None else number
+    deque(map(_set_local_events, (held, held), (code, code), (0, _INSTRUCTION)), maxlen=0)
 
 
 class _Tool:
@@ -384,38 +389,54 @@ class _Tool:
         self.generation = 0
         self.release_later = False
 
+        # Two threads that trace for the first time at once must not take an id each. Reentrant,
+        # for what signal handlers and finalizers do.
+        self._changing = RLock()
+        self._taking: int | None = None
     def acquire(self) -> bool:
-        for number in _TOOL_IDS:
-            # Asked, not tried: a tool that takes an id between the two gets the error.
-            if _monitoring.get_tool(number) is None:
-                _monitoring.use_tool_id(number, TOOL_NAME)
+        with self._changing:
+            if self.number is not None:
+                return True
+            for number in _TOOL_IDS:
+                # Asked, not tried: a tool that takes an id between the two gets the error.
+                owner = _get_tool(number)
+                if owner is None:
+                    self._taking = number
+                    _monitoring.use_tool_id(number, TOOL_NAME)
+                elif owner != TOOL_NAME or self._taking != number:
+                    continue  # else an interrupt came when we were here before
                 break
-        else:
-            return False
-        self.number = number
-        _monitoring.register_callback(number, _INSTRUCTION, _on_instruction)
-        _points[id(_CANARY)] = {len(_CANARY.co_code) - 2}
-        _instrument(_CANARY)
-        return True
+            else:
+                return False
+            _monitoring.register_callback(number, _INSTRUCTION, _on_instruction)
+            _points[id(_CANARY)] = {len(_CANARY.co_code) - 2}
+            _instrument(_CANARY, number)
+            self.number = number  # from here on other threads use it
+            self._taking = None
+            return True
 
     def forget(self) -> None:
-        self.number = None
-        self.generation += 1
-        self.release_later = False
-        _points.clear()
-        _codes.clear()
+        with self._changing:
+            self.number = None
+            self.generation += 1
+            self.release_later = False
+            _points.clear()
+            _codes.clear()
 
     def give_back(self) -> None:
-        number = self.number
-        # `free_tool_id` alone stops neither events nor callbacks (3.12, 3.13).
-        for code in [_CANARY, *(reference() for reference in _codes.values())]:
-            if code is not None:
-                _monitoring.set_local_events(number, code, 0)
-        _monitoring.set_events(number, 0)
-        for event in (_INSTRUCTION, _monitoring.events.RAISE):
-            _monitoring.register_callback(number, event, None)
-        _monitoring.free_tool_id(number)
-        self.forget()
+        with self._changing:
+            number = self.number
+            if number is None:
+                return
+            # `free_tool_id` alone stops neither events nor callbacks (3.12, 3.13).
+            for code in [_CANARY, *(reference() for reference in _codes.values())]:
+                if code is not None:
+                    _monitoring.set_local_events(number, code, 0)
+            _monitoring.set_events(number, 0)
+            for event in (_INSTRUCTION, _monitoring.events.RAISE):
+                _monitoring.register_callback(number, event, None)
+            _monitoring.free_tool_id(number)
+            self.forget()
 
 
 _tool: Final = _Tool()
