@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import subprocess
 import sys
@@ -200,7 +201,7 @@ def test_a_foreign_cell_becomes_the_cell_of_a_fresh_generator():
 def test_slots_view_several_variables():
     def function(one, two):
         frame = sys._getframe()
-        view = memory.slots(frame, memory.slots_type(3))
+        view = (ctypes.py_object * 3).from_address(memory.address(frame))
         return view[0], view[1]
 
     assert function(1, "two") == (1, "two")

@@ -9,7 +9,7 @@ A block runs as a frame of its own, so a debugger needs four things to show it a
 * A stop after `next` at the block's end: that command ends with the frame, and the debugger would
   run on. So it is given as a command for the frame that executes the `with`.
 
-Nothing of this runs unless a trace function is set, which costs one look.
+Nothing of this is called unless a trace function is set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from types import CodeType, FrameType
 from typing import Any, Final
 
 from tracekit._bytecode.facts import HAS_MONITORING
-from tracekit._runtime import memory
 from tracekit._runtime.twins import ORIGINALS
 
 _OURS: Final = "tracekit.*"
@@ -27,18 +26,16 @@ _monitoring: Final[Any] = sys.monitoring if HAS_MONITORING else None  # type: ig
 _DEBUGGER_ID: Final = 0
 
 
-def wants_all_names(code: CodeType) -> bool:
-    """Whether somebody may look at the names of a block while it runs.
-
-    Args:
-        code: The code that holds the block; it may start a debugger itself.
-    """
-    return memory.AVAILABLE and (
-        sys.gettrace() is not None
-        or (HAS_MONITORING and _monitoring.get_tool(_DEBUGGER_ID) is not None)
-        or "breakpoint" in code.co_names
-        or "set_trace" in code.co_names
+def is_one_there() -> bool:
+    """Whether somebody may look at the names of a block while it runs."""
+    return sys.gettrace() is not None or (
+        HAS_MONITORING and _monitoring.get_tool(_DEBUGGER_ID) is not None
     )
+
+
+def may_start(code: CodeType) -> bool:
+    """Whether a piece of code may start a debugger itself."""
+    return "breakpoint" in code.co_names or "set_trace" in code.co_names
 
 
 class Visit:
@@ -53,20 +50,24 @@ class Visit:
             self._skip = self._debugger.skip
             self._debugger.skip = {*(self._skip or ()), _OURS}
 
-    def end(self, frame: FrameType) -> None:
-        """Give the debugger its patterns back, and let it stop at the `with` if it stepped.
-
-        Args:
-            frame: The frame that executes the `with`.
-        """
+    def end(self) -> None:
+        """Give the debugger its patterns back."""
         if self._debugger is not None:
             self._debugger.skip = self._skip
-        debugger = _active()
-        if debugger is None or frame.f_trace is None:
-            return
-        stepped = debugger.stopframe
-        if stepped is not None and id(stepped.f_code) in ORIGINALS:
-            debugger.set_next(frame)
+
+
+def stop_after(frame: FrameType) -> None:
+    """Let a debugger that has stepped to the end of a block stop at its `with`.
+
+    Args:
+        frame: The frame that executes the `with`.
+    """
+    debugger = _active()
+    if debugger is None or frame.f_trace is None:
+        return
+    stepped = debugger.stopframe
+    if stepped is not None and id(stepped.f_code) in ORIGINALS:
+        debugger.set_next(frame)
 
 
 def follow(frame: FrameType, own: FrameType) -> None:

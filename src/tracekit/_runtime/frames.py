@@ -12,6 +12,7 @@ raised before the first name is touched.
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import weakref
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
@@ -32,7 +33,7 @@ UNBINDS_THROUGH_F_LOCALS: Final = memory.snapshot_unbinds()
 class _Layout:
     """Where the names of one code object are."""
 
-    __slots__ = ("array", "code", "indexes", "optimized", "shared")
+    __slots__ = ("array", "code", "indexes", "optimized", "places", "shared", "words")
 
     def __init__(self, code: CodeType) -> None:
         indexes = {name: index for index, name in enumerate(code.co_varnames)}
@@ -50,7 +51,10 @@ class _Layout:
         self.indexes = indexes
         self.shared = frozenset((*code.co_cellvars, *code.co_freevars))
         self.optimized = bool(code.co_flags & inspect.CO_OPTIMIZED)
-        self.array = memory.slots_type(count)
+        self.array = ctypes.py_object * count
+        self.words = ctypes.c_size_t * count
+        # The indexes of names that were asked for together; `None`: cells are among them.
+        self.places: dict[tuple[str, ...], tuple[int, ...] | None] = {}
         key = id(code)
         self.code = weakref.ref(code, lambda _gone: _layouts.pop(key, None))
 
@@ -91,7 +95,7 @@ def _check(indexes: Mapping[str, int], names: Iterable[str]) -> None:
             raise KeyError(name)
 
 
-def pull(frame: FrameType, names: Sequence[str]) -> list[object]:
+def pull(frame: FrameType, names: tuple[str, ...]) -> list[object]:
     """Read variables of a frame.
 
     Equivalent to naming each in the frame, except that a name without a value gives `UNBOUND`
@@ -108,15 +112,28 @@ def pull(frame: FrameType, names: Sequence[str]) -> list[object]:
     Raises:
         KeyError: A function has no such variable.
     """
-    layout = _layout(frame.f_code)
+    code = frame.f_code
+    layout = _layouts.get(id(code))
+    if layout is None or layout.code() is not code:
+        layout = _layout(code)
     if not layout.optimized:
         return _pull_from_namespace(frame, layout, names)
-    indexes, shared = layout.indexes, layout.shared
     if not memory.AVAILABLE:
-        _check(indexes, names)
+        _check(layout.indexes, names)
         snapshot = frame.f_locals
         return [_look_up(snapshot, name) for name in names]
-    array = memory.slots(frame, layout.array)
+    try:
+        places = layout.places[names]
+    except KeyError:
+        places = _note_places(layout, names)
+    if places is not None:
+        address = memory.address(frame)
+        array = layout.array.from_address(address)
+        # Asked for as a word first: to ask an empty slot for its object costs an exception.
+        filled = layout.words.from_address(address)
+        return [array[index] if filled[index] else UNBOUND for index in places]
+    indexes, shared = layout.indexes, layout.shared
+    array = layout.array.from_address(memory.address(frame))
     values: list[object] = []
     for name in names:
         try:
@@ -125,6 +142,15 @@ def pull(frame: FrameType, names: Sequence[str]) -> list[object]:
             value = UNBOUND
         values.append(_contents(value) if name in shared else value)
     return values
+
+
+def _note_places(layout: _Layout, names: tuple[str, ...]) -> tuple[int, ...] | None:
+    indexes = layout.indexes
+    places = None
+    if layout.shared.isdisjoint(names):
+        places = tuple(indexes[name] for name in names)
+    layout.places[names] = places
+    return places
 
 
 def _pull_from_namespace(frame: FrameType, layout: _Layout, names: Sequence[str]) -> list[object]:
@@ -246,6 +272,7 @@ def push(frame: FrameType, bindings: Mapping[str, object]) -> None:
         _push_by_documented_means(frame, bindings)
         return
     shared = layout.shared
+    words: Any = None
     for name, value in bindings.items():
         index = indexes[name]
         if name in shared:
@@ -255,8 +282,10 @@ def push(frame: FrameType, bindings: Mapping[str, object]) -> None:
                 continue
         if F_LOCALS_WRITES_THROUGH and value is not UNBOUND:
             _proxy(frame)[name] = value
-        else:
-            memory.write_slot(frame, index, value)
+            continue
+        if words is None:
+            words = layout.words.from_address(memory.address(frame))
+        memory.store(words, index, value)
 
 
 def _proxy(frame: FrameType) -> MutableMapping[str, Any]:

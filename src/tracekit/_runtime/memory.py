@@ -29,6 +29,7 @@ from tracekit._protocol import UNBOUND
 _WORD: Final = ctypes.sizeof(ctypes.c_void_p)
 _object_at: Final = ctypes.py_object.from_address
 _word_at: Final = ctypes.c_size_t.from_address
+_one_word_at: Final[Any] = (ctypes.c_size_t * 1).from_address
 
 
 def _declare(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
@@ -151,23 +152,19 @@ def read_slot(frame: FrameType, index: int) -> object:
         return UNBOUND
 
 
-def slots(frame: FrameType, array_type: Any) -> Any:
-    """View a frame's array of variables, for reading several of them.
+def address(frame: FrameType) -> int:
+    """Where a frame's array of variables is, for reading or writing several of them.
 
     Args:
-        frame: As for `read_slot`; must be running or suspended for as long as the view is used.
-        array_type: What `slots_type` gave for the number of variables of the frame's code.
+        frame: As for `read_slot`; must be running or suspended for as long as the address is used.
 
     Returns:
-        A ctypes array that owns nothing. Indexing it gives the object in a slot, or raises
-        ValueError where there is none.
+        For `from_address` of a ctypes array. One of `py_object` gives the object in a slot, or
+        raises ValueError where there is none; one of `c_size_t` gives 0 there. Such an array
+        owns nothing.
     """
-    return array_type.from_address(_word_at(id(frame) + _POINTER).value + _ARRAY)
-
-
-def slots_type(count: int) -> Any:
-    """Make the type that `slots` needs for a code object with *count* variables."""
-    return ctypes.py_object * count
+    start: int = _word_at(id(frame) + _POINTER).value
+    return start + _ARRAY
 
 
 def write_slot(frame: FrameType, index: int, value: object) -> None:
@@ -182,14 +179,18 @@ def write_slot(frame: FrameType, index: int, value: object) -> None:
         index: As for `read_slot`.
         value: Any object; `UNBOUND` empties the slot.
     """
-    slot = _word_at(_word_at(id(frame) + _POINTER).value + _ARRAY + _WORD * index)
+    store(_one_word_at(address(frame) + _WORD * index), 0, value)
+
+
+def store(array: Any, index: int, value: object) -> None:
+    """Store an object in one slot of an array of words, or empty it; see `write_slot`."""
     if value is UNBOUND:
-        old = slot.value
-        slot.value = 0
+        old = array[index]
+        array[index] = 0
     else:
         _incref(value)
-        old = slot.value
-        slot.value = id(value)
+        old = array[index]
+        array[index] = id(value)
     if old:
         _decref_address(old)
 

@@ -100,7 +100,7 @@ class Skip(ABC):
         """
 
 
-def arm(frame: FrameType, offset: int) -> Skip:
+def arm(frame: FrameType, offset: int, entered: int | None = None) -> Skip:
     """Prepare a frame to raise `ExitTracingException` instead of executing an instruction.
 
     Equivalent to having `raise ExitTracingException` in that place, once, for that frame alone.
@@ -110,6 +110,7 @@ def arm(frame: FrameType, offset: int) -> Skip:
             generator's or a twin's too.
         offset: Bytes from the start of `co_code`; where the frame goes on when `__enter__` has
             returned. If that instruction has an EXTENDED_ARG, the offset of the first one.
+        entered: Where the frame entered the `with`, if that is known.
 
     Returns:
         To be engaged when the block has run, or just dropped.
@@ -121,7 +122,7 @@ def arm(frame: FrameType, offset: int) -> Skip:
     if number is None:
         number = tool_id()
     if number is None:
-        return _arm_by_tracing(frame, offset)
+        return _arm_by_tracing(frame, offset, entered)
     points = _points.get(id(frame.f_code))
     if points is None or offset not in points:
         _watch(frame, offset)
@@ -134,11 +135,11 @@ def arm(frame: FrameType, offset: int) -> Skip:
     raise _refusal(_NO_EVENTS)
 
 
-def _arm_by_tracing(frame: FrameType, offset: int) -> Skip:
+def _arm_by_tracing(frame: FrameType, offset: int, entered: int | None) -> Skip:
     if HAS_MONITORING and len(sys._current_frames()) > 1:
         raise _refusal(_NO_ID)
     if trace_events_arrive():
-        return TracedSkip(frame, offset)
+        return TracedSkip(frame, offset, entered)
     raise _refusal(_NO_EVENTS)
 
 
@@ -372,7 +373,7 @@ def _forget_code(key: int) -> None:
     _codes.pop(key, None)
 
 
-def _instrument(code: CodeType) -> None:
+def _instrument(code: CodeType, number: int | None = None) -> None:
     # Off first: instructions where the callback has answered DISABLE come back only so.
     # `restart_events()` would bring them back for all tools. Both calls from within C, so that
     # no other thread gets a turn in between, whose frame would miss its event.
@@ -388,11 +389,11 @@ class _Tool:
         # Counts how often we lost it, with all events.
         self.generation = 0
         self.release_later = False
-
         # Two threads that trace for the first time at once must not take an id each. Reentrant,
         # for what signal handlers and finalizers do.
         self._changing = RLock()
         self._taking: int | None = None
+
     def acquire(self) -> bool:
         with self._changing:
             if self.number is not None:
@@ -450,9 +451,12 @@ class TracedSkip(Skip):
 
     __slots__ = ("_engaged", "_entered", "_found", "_previous")
 
-    def __init__(self, frame: FrameType, offset: int) -> None:
-        super().__init__(frame, offset)
-        self._entered = _entering(frame)
+    def __init__(self, frame: FrameType, offset: int, entered: int | None = None) -> None:
+        # Not through super(): this is on the path of every block.
+        self.frame = frame
+        self.offset = offset
+        self._error = None
+        self._entered = _entering(frame) if entered is None else entered
         self._engaged = False
         self._previous: Callable[..., Any] | None = None
         self._found: tuple[Any, bool, bool] = (None, True, False)

@@ -21,7 +21,7 @@ import inspect
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any, Final
@@ -43,7 +43,7 @@ from .explain import explain
 from .guards import HOOKS
 from .namespaces import OwnNames
 from .saving import Saved, noting
-from .shared import SharedNames
+from .shared import STATES, SharedNames, report_bound
 from .skip import Skip, arm
 from .tracebacks import finish_raising, sweep
 from .twins import ORIGINALS, twin_function
@@ -65,6 +65,8 @@ class Compiled:
         loads: Names it may read.
         stores: Names it may bind or unbind.
         nested: Globals that functions made in it may read, where names are a namespace.
+        pushed: The plain locals that it may bind.
+        pushed_at: Where in `arguments` they are.
         first_offset: Bytes; where the frame must not go on.
         shared: Names that other blocks of the same run read or bind.
         all_names: Whether it has all names of the function, also those it does not use.
@@ -81,6 +83,7 @@ class Compiled:
         "loads",
         "nested",
         "pushed",
+        "pushed_at",
         "shared",
         "stores",
         "takes_value",
@@ -102,15 +105,25 @@ class Compiled:
         self.lineno = part.lineno
         own = set(part.arguments) - set(part.cells)
         self.pushed = tuple(sorted(part.stores & own)) if part.is_optimized else ()
+        self.pushed_at = tuple(part.arguments.index(name) for name in self.pushed)
         self.twin = make_body_twin(part, HOOKS, shared)
 
 
 class _Site:
-    """The blocks of one code object, and the code object itself, weakly."""
+    """The blocks of one code object, and the code object itself, weakly.
 
-    __slots__ = ("blocks", "code", "stores")
+    Attributes:
+        entries: Offsets that are known to enter a `with`.
+        may_debug: The code itself may start a debugger.
+        blocks: The compiled ones.
+        stores: What `store_map` gives.
+    """
+
+    __slots__ = ("blocks", "code", "entries", "may_debug", "stores")
 
     def __init__(self, code: CodeType) -> None:
+        self.entries: set[int] = set()
+        self.may_debug = debuggers.may_start(code)
         self.blocks: dict[tuple[int, bool, frozenset[str], bool], Compiled] = {}
         self.stores: dict[int, StoreMap] = {}
         key = id(code)
@@ -219,7 +232,20 @@ class BlockBody(Body):
     Args:
         info: What was captured.
         block: Its compiled form.
+
+    Attributes:
+        bound: What the block has bound in its caller's frame, once it has finished.
     """
+
+    _given: dict[str, object] | None = None
+    _before: list[object] | None = None
+    _namespace_before: dict[str, object] | None = None
+    _own_frame: FrameType | None = None
+    _shared: SharedNames | None = None
+    _pending = _NOTHING
+    _names: OwnNames | None = None
+    _swapped: dict[str, object] | None = None
+    bound: Iterable[object] = ()
 
     def __init__(self, info: Tracer.Info, block: Compiled) -> None:
         code = info.code
@@ -231,13 +257,6 @@ class BlockBody(Body):
         self.info = info
         self.frame = info.frame
         self.block = block
-        self._given: dict[str, object] | None = None
-        self._before: dict[str, object] = {}
-        self._own_frame: FrameType | None = None
-        self._shared: SharedNames | None = None
-        self._pending = _NOTHING
-        self._names: OwnNames | None = None
-        self._swapped: dict[str, object] = {}
 
     def bind_now(self) -> None:
         """Take the caller's names as they are now, for a body that is started later."""
@@ -255,7 +274,7 @@ class BlockBody(Body):
         """The body has suspended or ended."""
         if self._names is not None and self._swapped:
             self._names.swap_out(self._swapped)
-            self._swapped = {}
+            self._swapped = None
 
     def share(self, pending: frozenset[str], told: frozenset[str]) -> None:
         """Say, before the start, which names this body shares with others of its run.
@@ -316,7 +335,9 @@ class BlockBody(Body):
         else:
             namespace: Any = frame.f_locals
             if self._given is None:
-                self._before = {name: namespace.get(name, UNBOUND) for name in self.stores}
+                self._namespace_before = {
+                    name: namespace.get(name, UNBOUND) for name in self.stores
+                }
             else:
                 namespace = self._names = OwnNames(namespace, self._given)
                 self.is_apart = True
@@ -333,27 +354,24 @@ class BlockBody(Body):
             self._shared = SharedNames(own, self._pending)
         generator.send(None)
         generator.send(value)
-        debuggers.follow(frame, own)
+        if sys.gettrace() is not None:
+            debuggers.follow(frame, own)
         result: Generator[Any, Any, Any] = generator
         return result
 
     def _values(self, frame: FrameType) -> list[object]:
         names = self.block.arguments
         given = self._given
-        if given is None:
-            values = frames.pull(frame, names)
-            self._before = dict(zip(names, values, strict=True))
-        else:
-            self._before = given
-            values = [given[name] for name in names]
+        values = frames.pull(frame, names) if given is None else [given[name] for name in names]
+        self._before = values
         return values
 
     def finish(self, keeps: Callable[[str, object], bool] | None = None) -> None:
         frame, block, before = self.frame, self.block, self._before
-        own_names = self._names
-        if frame is None or not (before or own_names):
+        if frame is None:
             return
         bindings: dict[str, object] = {}
+        own_names = self._names
         if own_names is not None:
             for name in own_names.bound:
                 value = own_names.get(name, UNBOUND)
@@ -361,21 +379,30 @@ class BlockBody(Body):
                 bindings[name] = value if kept else own_names.before[name]
         elif block.is_optimized:
             own = self._own_frame
-            if own is not None:
+            if own is not None and before is not None:
                 after = own.f_locals
-                for name in block.pushed:
+                for name, at in zip(block.pushed, block.pushed_at, strict=True):
                     value = after.get(name, UNBOUND)
-                    if value is not before[name] and (keeps is None or keeps(name, value)):
+                    if value is not before[at] and (keeps is None or keeps(name, value)):
                         bindings[name] = value
                 del after
-        elif keeps is not None:
+        elif (there := self._namespace_before) is not None:
             namespace = frame.f_locals
+            self.bound = [namespace.get(name) for name in self.stores]
+            if STATES:
+                now = {name: namespace.get(name, UNBOUND) for name in self.stores}
+                report_bound(frame, {k: v for k, v in now.items() if v is not there[k]})
+            if keeps is None:
+                return
             for name in self.stores:
                 value = namespace.get(name, UNBOUND)
-                if value is not before[name] and not keeps(name, value):
-                    bindings[name] = before[name]
+                if value is not there[name] and not keeps(name, value):
+                    bindings[name] = there[name]
         if bindings:
             frames.push(frame, bindings)
+            self.bound = bindings.values()
+            if STATES and self._given is None:
+                report_bound(frame, bindings)
 
     def forget(self) -> None:
         """Drop the frames and the values."""
@@ -383,10 +410,11 @@ class BlockBody(Body):
             self._shared.forget()
             self._shared = None
         self.info.frame = self.frame = None
-        self._given = None
-        self._before = {}
+        self._given = self._namespace_before = None
+        self._before = None
         self._own_frame = None
         self._names = None
+        self.bound = ()
 
 
 class FunctionBody(Body):
@@ -438,6 +466,9 @@ class Backend:
         return tracer.execute(body)
 
 
+_BACKEND: Final = Backend()
+
+
 class Tracer:
     """Captures a block of code, or takes a function, and runs it through a backend.
 
@@ -484,15 +515,17 @@ class Tracer:
             """The line of the `with`."""
             return line_at(self.code, self.enter_offset)
 
+    takes_names = True
+    info: Info | None = None
+    _body: BlockBody | None = None
+    _skip: Skip | None = None
+    _saved: Saved | None = None
+    _state = "new"
+
     def __init__(self, *args: Any, backend: Backend | None = None, **kwargs: Any) -> None:
         self.args = args
         self.kwargs = kwargs
-        self.backend = Backend() if backend is None else backend
-        self.info: Tracer.Info | None = None
-        self._body: BlockBody | None = None
-        self._skip: Skip | None = None
-        self._saved: Saved | None = None
-        self._state = "new"
+        self.backend = _BACKEND if backend is None else backend
 
     # -- the block form ---------------------------------------------------------------------
 
@@ -505,7 +538,10 @@ class Tracer:
             frame = info.frame
             assert frame is not None
             if block.first_offset >= 0:
-                self._skip = arm(frame, self._skip_offset(info, block))
+                if frame.f_code is info.code:
+                    self._skip = arm(frame, block.first_offset, info.frame_offset)
+                else:
+                    self._skip = arm(frame, self._skip_offset(info, block))
             self._body = BlockBody(info, block)
             value = self.value()
             if self._saved is not None:
@@ -588,13 +624,20 @@ class Tracer:
 
     def compile(self) -> Compiled:
         """Give the compiled body: made once per place in the program, and kept with its code."""
-        info = self.capture()
-        return compiled_block(
-            info.code,
+        info = self.info or self.capture()
+        site = _site(info.code)
+        key = (
             info.enter_offset,
-            after_target=not info.is_direct,
-            all_names=debuggers.wants_all_names(info.code),
+            not info.is_direct,
+            _NOTHING,
+            memory.AVAILABLE and (site.may_debug or debuggers.is_one_there()),
         )
+        block = site.blocks.get(key)
+        if block is None:
+            block = compiled_block(
+                info.code, info.enter_offset, after_target=key[1], all_names=key[3]
+            )
+        return block
 
     def execute(self, body: Body) -> object:
         """Run *body* to its end. There is no model here, so it can ask for nothing."""
@@ -705,13 +748,11 @@ class Tracer:
         """Where the frame must stop, in the code that it really executes."""
         frame = info.frame
         assert frame is not None
-        if frame.f_code is info.code:
-            return block.first_offset
         twin = ORIGINALS[id(frame.f_code)]
         return next(at for at, origin in twin.offsets.items() if origin == block.first_offset)
 
     def _run_block(self, body: BlockBody) -> None:
-        visit = debuggers.Visit()
+        visit = None if sys.gettrace() is None else debuggers.Visit()
         try:
             if self._saved is None:
                 self.backend(self, body)
@@ -720,8 +761,11 @@ class Tracer:
                     self.backend(self, body)
         finally:
             body.finish(self.keeps())
-            assert body.frame is not None
-            visit.end(body.frame)
+            if visit is not None:
+                visit.end()
+            if sys.gettrace() is not None:
+                assert body.frame is not None
+                debuggers.stop_after(body.frame)
 
     def _is_interrupted(self, skip: Skip | None, traceback: TracebackType | None) -> bool:
         """Whether an interrupt came between our `__enter__` and the leaving of the inline copy.
@@ -766,13 +810,20 @@ class Tracer:
 
 def _find_with(caller: FrameType) -> Tracer.Info:
     """The frame that executes the `with`: the caller, or behind delegating `__enter__`s."""
-    frame: FrameType | None = caller
     is_direct = True
+    code, offset = caller.f_code, caller.f_lasti
+    site = _SITES.get(id(code))
+    if site is not None and offset in site.entries and site.code() is code:
+        return Tracer.Info(caller, code, offset, offset, is_direct)
+    frame: FrameType | None = caller
     while frame is not None:
         code, offset = frame.f_code, frame.f_lasti
         if is_with_entry(code, offset):
             twin = ORIGINALS.get(id(code))
             if twin is None:
+                if is_direct:
+                    # To look at the bytes of a code object copies all of them.
+                    _site(code).entries.add(offset)
                 return Tracer.Info(frame, code, offset, offset, is_direct)
             return Tracer.Info(frame, twin.original, twin.offsets[offset], offset, is_direct)
         if code.co_name != "__enter__":

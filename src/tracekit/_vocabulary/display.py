@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from .._interleave.site import spell
-from .._runtime import frames
 from .._torch.printed import served_lines, shown_shape
 from .._torch.tree import Tree
 from .._torch.values import tensors
@@ -135,8 +134,8 @@ class DisplayedTracer:
 
     def _end(self) -> None:
         body = self._body
-        if body is not None and body.frame is not None:
-            self._retained = tuple(weakref.ref(tensor) for tensor in _bound(body))
+        if body is not None:
+            self._retained = tuple(map(weakref.ref, _tensors_of(body.bound)))
         ended: Any = super()
         ended._end()
 
@@ -159,16 +158,8 @@ class DisplayedTracer:
         )
 
 
-def _bound(body: BlockBody) -> list[Tensor]:
-    """Find the tensors in what a block has bound in its caller's frame."""
-    frame = body.frame
-    assert frame is not None
-    values: Iterable[object]
-    if body.block.is_optimized:
-        values = frames.pull(frame, body.block.pushed)
-    else:
-        namespace = frame.f_locals
-        values = [namespace[name] for name in body.stores if name in namespace]
+def _tensors_of(values: Iterable[object]) -> list[Tensor]:
+    """Find the tensors in what a block has bound."""
     found: list[Tensor] = []
     for value in values:
         kind = type(value)
