@@ -342,6 +342,13 @@ class ExitTracingException(BaseException):
 ExitTracingException.__module__ = _PUBLIC_MODULE
 
 
+    def __str__(self) -> str:
+        # Only a context manager of the user's own can let it out.
+        return (
+            "a context manager around a tracer has not called the tracer's `__exit__` with this "
+            "exception, so the block has not run"
+        )
+
 def _page() -> Path:
     """Find `errors.md`: beside this file in a wheel, in `docs` in a checkout."""
     here = Path(__file__).resolve()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import sys
 import warnings
 
@@ -209,13 +210,14 @@ def test_an_exit_stack_is_refused_with_the_function_form():
     assert [] == ran
     assert "ExitStack" in str(caught.value)
     assert ".run(fn)" in str(caught.value)
+    assert f"{__file__}:" in str(caught.value), "the line that is the user's own"
 
 
 def test_entered_by_hand_is_refused():
     with pytest.raises(WithBlockNotFoundError) as caught:
         Tracer().__enter__()
 
-    assert "by hand" in str(caught.value) or "test_entered_by_hand" in str(caught.value)
+    assert "it was called by hand: `Tracer().__enter__()`" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +235,81 @@ def test_entered_by_c_code_is_refused(enter):
         enter(Tracer())
 
     assert ".run(fn)" in str(caught.value)
+
+
+def test_code_that_is_compiled_is_named_by_the_call_of_it():
+    """A function without a frame of its own stands for one made by Cython."""
+    opens = operator.methodcaller("__enter__")
+    with pytest.raises(WithBlockNotFoundError) as caught:
+        opens(Tracer())
+
+    assert "compiled code (C, Cython, ...), from `opens(Tracer())`" in str(caught.value)
+
+
+class Delegating:
+    def __init__(self, *tracers):
+        self.tracers = tracers
+
+    def __enter__(self):
+        for tracer in self.tracers:
+            value = tracer.__enter__()
+        return value
+
+    def __exit__(self, *error):
+        handled = False
+        for tracer in reversed(self.tracers):
+            handled = tracer.__exit__(*error) or handled
+        return handled
+
+
+def test_two_tracers_for_one_body_are_refused():
+    ran = []
+    with pytest.raises(WithBlockNotFoundError, match="belongs to another tracer"):
+        with Delegating(Tracer(), Tracer()):
+            ran.append(1)
+
+    assert [] == ran
+    with Delegating(Tracer()):
+        ran.append(2)
+    assert [2] == ran
+
+
+def test_a_wrapper_that_leaves_while_it_enters_is_refused():
+    class Closes(Delegating):
+        def __enter__(self):
+            value = super().__enter__()
+            super().__exit__(None, None, None)
+            return value
+
+    ran = []
+    with pytest.raises(WithBlockNotFoundError, match="still being entered"):
+        with Closes(Tracer()):
+            ran.append(1)
+
+    assert [] == ran
+
+
+def test_a_wrapper_that_only_leaves_is_refused():
+    class Leaves(Delegating):
+        def __enter__(self):
+            return self
+
+    with pytest.raises(WithBlockNotFoundError, match="has not been entered"):
+        with Leaves(Tracer()):
+            pass
+
+
+def test_a_wrapper_that_only_enters_says_so():
+    class Enters(Delegating):
+        def __exit__(self, *error):
+            return None
+
+    ran = []
+    with pytest.raises(ExitTracingException, match="has not called the tracer's `__exit__`"):
+        with Enters(Tracer()):
+            ran.append(1)
+
+    assert [] == ran
 
 
 def test_held_open_by_a_generator_function_is_refused():

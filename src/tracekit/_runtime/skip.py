@@ -135,6 +135,16 @@ def arm(frame: FrameType, offset: int, entered: int | None = None) -> Skip:
     raise _refusal(_NO_EVENTS)
 
 
+def is_engaged(frame: FrameType) -> bool:
+    """Whether a skip is engaged for *frame* already, at the `with` that it is entering."""
+    reference = _armed.get(id(frame))
+    skip = None if reference is None else reference()
+    if skip is None:
+        found = getattr(frame.f_trace, "__self__", None)
+        return type(found) is TracedSkip and found.frame is frame
+    return skip.frame is frame
+
+
 def _arm_by_tracing(frame: FrameType, offset: int, entered: int | None) -> Skip:
     if HAS_MONITORING and len(sys._current_frames()) > 1:
         raise _refusal(_NO_ID)

@@ -30,6 +30,7 @@ from .._bytecode.cut import Cut, cut, is_with_entry, line_at
 from .._bytecode.facts import IS_SUPPORTED, VERSION
 from .._bytecode.generator import make_body_twin
 from .._bytecode.names import StoreMap
+from .._bytecode.render import expression_at
 from .._protocol import UNBOUND
 from ..errors import (
     AlreadyEnteredError,
@@ -44,11 +45,13 @@ from .guards import HOOKS
 from .namespaces import OwnNames
 from .saving import Saved, noting
 from .shared import STATES, SharedNames, report_bound
-from .skip import Skip, arm
+from .skip import Skip, arm, is_engaged
 from .tracebacks import finish_raising, sweep
 from .twins import ORIGINALS, twin_function
 
-_FUNCTION_FORM: Final = "put the body in a function `fn` and write `model.trace(...).run(fn)`"
+_FUNCTION_FORM: Final = (
+    "put the body in a Python function `fn` and write `model.trace(...).run(fn)`"
+)
 
 
 _NOTHING: Final[frozenset[str]] = frozenset()
@@ -427,7 +430,10 @@ class FunctionBody(Body):
             arguments = (plain.__self__,)
             plain = plain.__func__
         if not isinstance(plain, FunctionType):
-            message = f"run() takes a Python function, not {type(function).__name__!r}"
+            message = (
+                f"run() takes a function made by `def` or `lambda`, whose bytecode it runs; "
+                f"this is a {type(function).__name__!r}"
+            )
             raise TypeError(message)
         code = plain.__code__
         if code.co_flags & (
@@ -538,6 +544,8 @@ class Tracer:
             frame = info.frame
             assert frame is not None
             if block.first_offset >= 0:
+                if not info.is_direct and is_engaged(frame):
+                    raise _second_tracer(info)
                 if frame.f_code is info.code:
                     self._skip = arm(frame, block.first_offset, info.frame_offset)
                 else:
@@ -782,6 +790,19 @@ class Tracer:
         )
 
     def _not_skipped(self, error: BaseException | None) -> BaseException:
+        info = self.info
+        if info is None:
+            return WithBlockNotFoundError(
+                f"`__exit__` of a {type(self).__name__} was called that has not been entered",
+                fix="let a wrapper's `__enter__` call the tracer's, and its `__exit__` the tracer's",
+            )
+        if info.frame is not None and info.frame.f_lasti == info.frame_offset:
+            return WithBlockNotFoundError(
+                "`__exit__` was called while the `with` was still being entered",
+                where=f"{info.filename}:{info.lineno}, in {info.code.co_qualname}",
+                seen="a wrapper's `__enter__`, or compiled code, entered the tracer and left it",
+                fix=_FUNCTION_FORM,
+            )
         return InternalError(
             "the inline copy of a traced block was executed",
             seen=f"`__exit__` was called with {error!r}",
@@ -830,15 +851,45 @@ def _find_with(caller: FrameType) -> Tracer.Info:
             break
         is_direct = False
         frame = frame.f_back
+    seen, why = _who_called(caller)
+    while caller.f_globals.get("__name__") in _ENTERING and caller.f_back is not None:
+        caller = caller.f_back
     raise WithBlockNotFoundError(
         "`__enter__` was not called by a `with` statement",
         where=f"{caller.f_code.co_filename}:{caller.f_lineno}, in {caller.f_code.co_qualname}",
-        seen=_who_called(caller),
+        seen=seen,
+        why=why,
         fix=_FUNCTION_FORM,
     )
 
 
-def _who_called(caller: FrameType) -> str:
-    if caller.f_code.co_name in ("enter_context", "_enter"):
-        return "it was called by an ExitStack"
-    return f"it was called by {caller.f_code.co_qualname}"
+# Modules of the standard library that call `__enter__` for others.
+_ENTERING: Final = frozenset({"contextlib", "unittest.case", "unittest.async_case"})
+
+
+def _who_called(caller: FrameType) -> tuple[str, str]:
+    """What is to be said of a frame that called `__enter__`, or compiled code that did."""
+    code, offset = caller.f_code, caller.f_lasti
+    if caller.f_globals.get("__name__") == "contextlib":
+        return "it was called by an ExitStack", ""
+    twin = ORIGINALS.get(id(code))
+    if twin is not None:
+        code, offset = twin.original, twin.origin_of(offset) or 0
+    expression = expression_at(code, offset)
+    if "__enter__(" in expression or "enter" in expression.partition("(")[0]:
+        return f"it was called by hand: `{expression}`", ""
+    # Compiled functions have no frame: the one that we see called them.
+    return (
+        f"it was called by compiled code (C, Cython, ...), from `{expression}`",
+        "the body of a block is taken out of bytecode, and compiled code has none",
+    )
+
+
+def _second_tracer(info: Tracer.Info) -> WithBlockNotFoundError:
+    return WithBlockNotFoundError(
+        "the body of this `with` belongs to another tracer already",
+        where=f"{info.filename}:{info.lineno}, in {info.code.co_qualname}",
+        seen="a wrapper's `__enter__` entered two tracers",
+        why="a body runs once",
+        fix="write both into the `with` line, `with first, second:`",
+    )
