@@ -41,6 +41,7 @@ from .operations import (
     OBJECT_DELATTR,
     OBJECT_GETATTRIBUTE,
     OBJECT_SETATTR,
+    collects,
     descriptor_asks,
     iterates,
 )
@@ -579,7 +580,10 @@ def _iteration(perform: Callable[..., Driven], *, keeps_ours: bool) -> Guard:
             return None if keeps_ours else perform(obj, *more)
         if iterates(obj):
             return perform(obj, *more)
-        remember(plain, kind)
+        if keeps_ours or not collects(obj):
+            remember(plain, kind)
+        elif not more:
+            return perform(obj)
         return None
 
     return guard

@@ -306,6 +306,9 @@ class VirtualGenerator(_Resumable):
         return self.inner.gi_yieldfrom
 
 
+# C's messages name the class of an object that they refuse.
+VirtualGenerator.__name__ = VirtualGenerator.__qualname__ = GeneratorType.__name__
+
 # The twins of the methods above: what rewritten code drives instead.
 
 

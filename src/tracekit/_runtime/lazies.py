@@ -165,7 +165,6 @@ def backwards(sequence: Any, length: int) -> LazyIterator:
 lazy(map, _map, opens=_after_first)
 lazy(filter, _filter, opens=_after_first)
 lazy(zip, _zip)
-lazy(enumerate, _enumerate, opens=_first)
 
 # -- itertools ----------------------------------------------------------------------------------
 
@@ -427,6 +426,7 @@ lazy(itertools.filterfalse, _filterfalse, opens=_after_first)
 lazy(itertools.zip_longest, _zip_longest)
 lazy(itertools.cycle, _cycle, opens=_first)
 lazy(itertools.pairwise, _pairwise, opens=_first)
+_named(enumerate, _enumerate, "iterable", "start")
 _named(itertools.accumulate, _accumulate, "iterable", "func")
 _named(itertools.groupby, _groupby, "iterable", "key")
 _named(itertools.compress, _compress, "data", "selectors")

@@ -68,13 +68,13 @@ def descriptor_asks(found: Any, slot: str = "__get__") -> bool:
     method = special(kind, slot)
     if method is MISSING:
         return False
-    accessor = _PROPERTY_PARTS.get(slot)
+    accessor = PROPERTY_PARTS.get(slot)
     if accessor is not None and method is _PROPERTY[slot]:
         return asks(accessor(found))
     return asks(method)
 
 
-_PROPERTY_PARTS: Final[dict[str, Callable[[Any], Any]]] = {
+PROPERTY_PARTS: Final[dict[str, Callable[[Any], Any]]] = {
     "__get__": _PROPERTY["fget"].__get__,
     "__set__": _PROPERTY["fset"].__get__,
     "__delete__": _PROPERTY["fdel"].__get__,
@@ -88,7 +88,7 @@ def descriptor_get(found: Any, obj: Any, owner: type) -> Driven:
         return found.ask_get(obj)  # type: ignore[no-any-return]
     method = special(kind, "__get__")
     if method is _PROPERTY["__get__"] and obj is not None:
-        getter = _PROPERTY_PARTS["__get__"](found)
+        getter = PROPERTY_PARTS["__get__"](found)
         if getter is not None:
             return begin(getter, obj)
     return call_special(method, found, obj, owner)
@@ -223,7 +223,7 @@ def generic_set(obj: Any, name: str, value: Any) -> Driven:
         return (yield from found.ask_set(obj, value))
     method = special(kind, "__set__")
     if method is _PROPERTY["__set__"]:
-        return (yield from call(_PROPERTY_PARTS["__set__"](found), obj, value))
+        return (yield from call(PROPERTY_PARTS["__set__"](found), obj, value))
     return (yield from call_special(method, found, obj, value))
 
 
@@ -242,7 +242,7 @@ def generic_del(obj: Any, name: str) -> Driven:
         return _straight(OBJECT_DELATTR, obj, name)
     method = special(type(found), "__delete__")
     if method is _PROPERTY["__delete__"]:
-        return (yield from call(_PROPERTY_PARTS["__delete__"](found), obj))
+        return (yield from call(PROPERTY_PARTS["__delete__"](found), obj))
     return (yield from call_special(method, found, obj))
 
 
@@ -553,6 +553,12 @@ def iterates(obj: Any) -> bool:
     return (method is not None and asks(method)) or special_asks(kind, "__next__")
 
 
+def collects(obj: Any) -> bool:
+    """Say whether making a list or tuple of *obj* may ask: its length is asked for, too."""
+    kind = type(obj)
+    return iterates(obj) or special_asks(kind, "__len__") or special_asks(kind, "__length_hint__")
+
+
 def open_iter(obj: Any) -> Driven:
     """`iter(obj)`: a `VirtualIterator` where the next items may ask, else an ordinary iterator."""
     kind = type(obj)
@@ -708,7 +714,10 @@ def exit_error(leave: Any, error: BaseException) -> Driven:
 # -- text ---------------------------------------------------------------------------------------
 
 _OBJECT_STR: Final = _OBJECT["__str__"]
-_OBJECT_FORMAT: Final = _OBJECT["__format__"]
+_FORMATS_AS_STR: Final = tuple(
+    namespace_of(kind)["__format__"] for kind in (object, str, int, float, complex)
+)
+"""Where a format without specification is `str(obj)`, which a subclass may define."""
 
 
 def text_asks(obj: Any) -> bool:
@@ -744,7 +753,7 @@ def to_str(obj: Any) -> Driven:
 def to_format(obj: Any, spec: str = "") -> Driven:
     """`format(obj, spec)`."""
     method = special(type(obj), "__format__")
-    if method is _OBJECT_FORMAT and not spec:
+    if not spec and method in _FORMATS_AS_STR:
         return (yield from to_str(obj))
     if not asks(method):
         return _straight(format, obj, spec)

@@ -124,10 +124,19 @@ class Conditional:
         self.standin = standin
         self.chooses = _an_argument_can_ask if when is None else when
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Driven:
-        if self.chooses(args, kwargs):
+    def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Driven | None:
+        """The generator to drive, or `None`: the original is called."""
+        if not self.chooses(args, kwargs):
+            return None
+        try:
             return self.standin(*args, **kwargs)
-        return done(self._target(*args, **kwargs))
+        except TypeError:
+            # Nothing has run yet: it was called wrongly, and the original says so in its words.
+            return None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Driven:
+        driven = self.start(args, kwargs)
+        return done(self._target(*args, **kwargs)) if driven is None else driven
 
 
 def _an_argument_can_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -271,9 +280,7 @@ def _decide(callable_: Any, values: tuple[Any, ...], names: tuple[str, ...]) -> 
         args, kwargs = values, {}
     virtual, args, kwargs = _opened(virtual, args, kwargs)
     if type(virtual) is Conditional:
-        if not virtual.chooses(args, kwargs):
-            return None
-        virtual = virtual.standin
+        return virtual.start(args, kwargs)
     driven: Driven = virtual(*args, **kwargs)
     return driven
 

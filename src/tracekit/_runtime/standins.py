@@ -5,36 +5,37 @@ suspending generator, a callback, an object with special methods of its own), th
 done here, in Python, as a generator. For all other arguments the builtin itself is called.
 
 A stand-in keeps the order of side effects, the results and the errors of what it stands for. Lazy
-ones (`map`, `zip`, `itertools`) give a `LazyIterator`, and live in `lazies.py`.
+ones (`map`, `zip`, `itertools`) give a `LazyIterator`, and live in `lazies.py`; those that are made
+of an iterable (`list`, `dict.update`, `str.join`) in `collecting.py`.
 
 To add one: a generator function with the parameters of the original, and `register`. Inside, call
 the originals, and `call(f, ...)` for what was handed in.
 """
 
 # This file is long because it is a table: one short function for each builtin, which nobody reads
-# through but everybody looks something up in. The lazy half of it is in `lazies.py` already.
+# through but everybody looks something up in.
 
 from __future__ import annotations
 
 import bisect
 import builtins
-import collections
 import functools
 import math
 import operator
 import string
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from .._bytecode.checks import Guard
 from .._protocol import END, Carrier
+from . import collecting as _collecting  # noqa: F401 - fills the registry
 from . import guards, lazies
 from . import operations as do
 from .class_bodies import start_class_body
-from .items import Driven, ObjectIterator
-from .operations import advance, drain, iterates, open_iter, text_asks
+from .items import Driven, ObjectIterator, done
+from .operations import advance, drain, open_iter, text_asks
 from .resolve import ATOMS, call, call_special, clear_beside, register, resolve
 from .special import MISSING, any_can_ask, asks, can_ask, lookup, remember, special, special_asks
 from .twins import passes_calls_on
@@ -45,198 +46,8 @@ _MORE: Final = guards.compare(">")
 _ADD: Final = guards.binary(0)
 
 
-def _iterable_first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return bool(args) and iterates(args[0])
-
-
-def _any_iterable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return any(iterates(value) for value in args)
-
-
-def _second_iterable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return len(args) > 1 and iterates(args[1])
-
-
-# -- things that are made of an iterable --------------------------------------------------------
-
-
-def draining(target: Callable[..., Any], *places: int, hints: bool = False) -> None:
-    """Register a stand-in that makes lists of suspending arguments, then calls the original.
-
-    Right for C functions that read the whole of an iterable before they do anything else.
-
-    Args:
-        target: The function, class or method.
-        places: Positions of the arguments to look at; all positional ones by default.
-        hints: Whether the original asks for the length first.
-    """
-
-    def standin(*args: Any, **kwargs: Any) -> Driven:
-        values = list(args)
-        for place in places or range(len(values)):
-            if place < len(values) and iterates(values[place]):
-                values[place] = yield from drain(values[place], hints=hints)
-        try:
-            return target(*values, **kwargs)
-        except StopIteration as error:
-            carrier = Carrier(error)
-        raise carrier
-
-    def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return any(
-            iterates(args[place]) for place in places or range(len(args)) if place < len(args)
-        )
-
-    register(target, standin, when=when)
-
-
 _target: Any
 _straight: Any
-draining(tuple, hints=True)
-draining(tuple.__new__, 1, hints=True)
-draining(str.join, 1, hints=True)
-for _target in (set, frozenset, bytes, bytearray, math.fsum, math.prod, math.hypot):
-    draining(_target)
-for _target in (frozenset.__new__, set.__init__, collections.deque.__init__):
-    draining(_target, 1)
-for _target in (
-    set.update, set.union, set.intersection, set.difference, set.intersection_update,
-    set.difference_update, set.symmetric_difference, set.symmetric_difference_update,
-    set.issubset, set.issuperset, set.isdisjoint, frozenset.union, frozenset.intersection,
-    frozenset.difference, frozenset.symmetric_difference, frozenset.issubset,
-    frozenset.issuperset, frozenset.isdisjoint, collections.deque.extendleft, bytes.join,
-    bytearray.extend, bytearray.join,
-):  # fmt: skip
-    draining(_target)
-draining(collections.deque, 0)
-
-
-def _list(iterable: Any = (), /) -> Driven:
-    return drain(iterable, hints=True)
-
-
-def _list_init(self: list[Any], iterable: Any = (), /) -> Driven:
-    list.clear(self)
-    yield from do.extend(self, iterable)
-
-
-def _list_extend(self: list[Any], iterable: Any, /) -> Driven:
-    yield from do.extend(self, iterable)
-
-
-register(list, _list, when=_iterable_first)
-register(list.__init__, _list_init, when=_second_iterable)
-register(list.extend, _list_extend, when=_second_iterable)
-register(collections.deque.extend, _list_extend, when=_second_iterable)
-
-
-def _dict_source(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return any(_asks_as_mapping(value) for value in args)
-
-
-def _asks_as_mapping(value: Any) -> bool:
-    kind = type(value)
-    if kind is list or kind is tuple:
-        return any(iterates(pair) for pair in value)
-    return (
-        iterates(value)
-        or special_asks(kind, "keys")
-        or (
-            kind is not dict
-            and special(kind, "keys") is not MISSING
-            and special_asks(kind, "__getitem__")
-        )
-    )
-
-
-def _fill(target: dict[Any, Any], source: Any) -> Driven:
-    """`target.update(source)`."""
-    plain = type(target) is not collections.OrderedDict and isinstance(target, dict)
-    store = dict.__setitem__ if plain else operator.setitem
-    if special(type(source), "keys") is not MISSING:
-        target.update((yield from do.mapping(source)))
-        return
-    iterator = yield from open_iter(source)
-    index = 0
-    while (pair := (yield from advance(iterator))) is not END:
-        if type(pair) is not tuple:
-            try:
-                pair = yield from drain(pair)
-            except TypeError:
-                pair = None
-            if pair is None:
-                message = (
-                    f"cannot convert dictionary update sequence element #{index} to a sequence"
-                )
-                raise TypeError(message)
-        if len(pair) != 2:
-            message = (
-                f"dictionary update sequence element #{index} has length {len(pair)}; 2 is required"
-            )
-            raise ValueError(message)
-        store(target, pair[0], pair[1])
-        index += 1
-
-
-def _dict(source: Any = (), /, **kwargs: Any) -> Driven:
-    made: dict[Any, Any] = {}
-    yield from _fill(made, source)
-    made.update(kwargs)
-    return made
-
-
-def _dict_update(self: dict[Any, Any], source: Any = (), /, **kwargs: Any) -> Driven:
-    yield from _fill(self, source)
-    dict.update(self, kwargs)
-
-
-register(dict, _dict, when=_dict_source)
-register(
-    dict.__init__, _dict_update, when=lambda args, _: len(args) > 1 and _asks_as_mapping(args[1])
-)
-register(
-    dict.update, _dict_update, when=lambda args, _: len(args) > 1 and _asks_as_mapping(args[1])
-)
-
-
-for _target in (collections.OrderedDict.__init__, collections.OrderedDict.update):
-    register(
-        _target, _dict_update, when=lambda args, _: len(args) > 1 and _asks_as_mapping(args[1])
-    )
-
-
-def _defaultdict_init(self: Any, factory: Any = None, source: Any = (), /, **kwargs: Any) -> Driven:
-    collections.defaultdict.__init__(self, factory)
-    yield from _dict_update(self, source, **kwargs)
-
-
-register(
-    collections.defaultdict.__init__,
-    _defaultdict_init,
-    when=lambda args, _: len(args) > 2 and _asks_as_mapping(args[2]),
-)
-
-
-def _dict_fromkeys(iterable: Any, value: Any = None, /) -> Driven:
-    return dict.fromkeys((yield from drain(iterable)), value)
-
-
-register(dict.fromkeys, _dict_fromkeys, when=_iterable_first)
-
-
-def _count_elements(mapping: Any, iterable: Any, /) -> Driven:
-    """The loop of `Counter`."""
-    iterator = yield from open_iter(iterable)
-    while (item := (yield from advance(iterator))) is not END:
-        mapping[item] = mapping.get(item, 0) + 1
-
-
-register(
-    collections._count_elements,  # type: ignore[attr-defined]
-    _count_elements,
-    when=_second_iterable,
-)
-
 
 # -- folds --------------------------------------------------------------------------------------
 
@@ -261,24 +72,42 @@ def _all(iterable: Any, /) -> Driven:
     return True
 
 
+def _folding(
+    target: Any, guard: Guard, straight: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], Driven]:
+    """`sum` or `math.prod`: numbers first in C, which adds up floats in its own way."""
+
+    def fold(iterable: Any, total: Any) -> Driven:
+        iterator = yield from open_iter(iterable)
+        numbers: list[Any] = []
+        item: Any = END
+        if type(total) in _NUMBERS:
+            while type(item := (yield from advance(iterator))) in _NUMBERS:
+                numbers.append(item)
+            total = target(numbers, start=total)
+        else:
+            item = yield from advance(iterator)
+        while item is not END:
+            pending = guard(total, item)
+            total = straight(total, item) if pending is None else (yield from pending)
+            item = yield from advance(iterator)
+        return total
+
+    return fold
+
+
+_NUMBERS: Final = frozenset({int, float, complex, bool})
+_add_up: Final = _folding(sum, _ADD, operator.add)
+_multiply: Final = _folding(math.prod, guards.binary(5), operator.mul)
+
+
 def _sum(iterable: Any, /, start: Any = 0) -> Driven:
-    for kind, advice in _NOT_SUMMED:
-        if isinstance(start, kind):
-            message = f"sum() can't sum {kind.__name__ if kind is not str else 'string'}s [{advice} instead]"
-            raise TypeError(message)
-    iterator = yield from open_iter(iterable)
-    total = start
-    while (item := (yield from advance(iterator))) is not END:
-        pending = _ADD(total, item)
-        total = total + item if pending is None else (yield from pending)
-    return total
+    sum((), start)  # its own errors
+    return _add_up(iterable, start)
 
 
-_NOT_SUMMED: Final = (
-    (str, "use ''.join(seq)"),
-    (bytes, "use b''.join(seq)"),
-    (bytearray, "use b''.join(seq)"),
-)
+def _prod(iterable: Any, /, *, start: Any = 1) -> Driven:
+    return _multiply(iterable, start)
 
 
 def _extreme(name: str, better: Guard, straight: Callable[[Any, Any], Any]) -> Any:
@@ -322,6 +151,7 @@ _EMPTY: Final = _empty_message()
 register(any, _any, when=_items_ask)
 register(all, _all, when=_items_ask)
 register(sum, _sum, when=_items_ask)
+register(math.prod, _prod, when=_items_ask)
 register(min, _extreme("min", _LESS, operator.lt), when=_items_ask)
 register(max, _extreme("max", _MORE, operator.gt), when=_items_ask)
 
@@ -344,30 +174,73 @@ def _reduce(function: Any, sequence: Any, initial: Any = _MISSING, /) -> Driven:
 register(functools.reduce, _reduce)
 
 
-def merge_sorted(items: list[Any], less: Callable[[Any, Any], Driven]) -> Driven:
-    """A stable sort of *items* where each comparison may suspend.
+class _Unknown(BaseException):
+    """A comparison was made whose answer is not known yet."""
 
-    Equivalent to `sorted(items)`, except that other pairs are compared, in another order.
+
+class _Key:
+    """Stands for a key in a sort in C; its comparisons are answered from a list."""
+
+    __slots__ = ("answers", "asked", "key")
+
+    def __init__(self, key: Any, answers: Iterator[bool], asked: list[Any]) -> None:
+        self.key = key
+        self.answers = answers
+        self.asked = asked
+
+    def __lt__(self, other: _Key) -> bool:
+        for answer in self.answers:
+            return answer
+        self.asked[:] = (self.key, other.key)
+        raise _Unknown
+
+
+def _order(keys: list[Any]) -> Driven:
+    """The places of *keys* in order, where comparing two of them may suspend.
+
+    The sort is C's own, so the comparisons are those that it makes inline, in their order. It
+    cannot be suspended, so it is broken off at each comparison that it has not made before, and
+    made anew when the answer is known.
     """
-    if len(items) < 2:
-        return items
-    middle = len(items) // 2
-    left = yield from merge_sorted(items[:middle], less)
-    right = yield from merge_sorted(items[middle:], less)
-    merged: list[Any] = []
+    if len(keys) > _SORTED_IN_C:
+        return (yield from _merged(keys, list(range(len(keys)))))
+    answers: list[bool] = []
+    while True:
+        asked: list[Any] = []
+        given = iter(answers)
+        stands = [_Key(key, given, asked) for key in keys]
+        try:
+            return sorted(range(len(keys)), key=stands.__getitem__)
+        except _Unknown:
+            pass
+        answers.append((yield from _less(*asked)))
+
+
+_SORTED_IN_C: Final = 64
+"""As many keys take 300 comparisons; the work grows with their square."""
+
+
+def _less(left: Any, right: Any) -> Driven:
+    return (yield from do.truth((yield from do.compare("<", left, right))))
+
+
+def _merged(keys: list[Any], places: list[int]) -> Driven:
+    """The same for long lists: as stable, with other comparisons."""
+    if len(places) < 2:
+        return places
+    middle = len(places) // 2
+    left = yield from _merged(keys, places[:middle])
+    right = yield from _merged(keys, places[middle:])
+    merged: list[int] = []
     i = j = 0
     while i < len(left) and j < len(right):
-        if (yield from less(right[j], left[i])):
+        if (yield from _less(keys[right[j]], keys[left[i]])):
             merged.append(right[j])
             j += 1
         else:
             merged.append(left[i])
             i += 1
     return merged + left[i:] + right[j:]
-
-
-def _less(left: Any, right: Any) -> Driven:
-    return (yield from do.truth((yield from do.compare("<", left[0], right[0]))))
 
 
 def _sort(items: list[Any], key: Any, reverse: bool) -> Driven:
@@ -377,13 +250,11 @@ def _sort(items: list[Any], key: Any, reverse: bool) -> Driven:
         for item in items:
             keys.append((yield from call(key, item)))
     if any(special_asks(type(each), "__lt__") for each in keys):
-        pairs = list(zip(keys, items, strict=True))
         if reverse:
-            pairs.reverse()
-        pairs = yield from merge_sorted(pairs, _less)
-        if reverse:
-            pairs.reverse()
-        return [item for _, item in pairs]
+            # As in C: stable, too.
+            places = yield from _order(keys[::-1])
+            return [items[-1 - place] for place in reversed(places)]
+        return [items[place] for place in (yield from _order(keys))]
     order = iter(keys)
     try:
         return sorted(items, key=lambda _: next(order), reverse=reverse)
@@ -419,19 +290,55 @@ register(
 )
 
 
-def _bisect(
-    target: Callable[..., Any], insert: Callable[[Any, int, Any], None] | None, *, right: bool
-) -> Any:
+class _Compared:
+    """An item as `cmp_to_key` makes it: the function decides."""
+
+    __slots__ = ("compare", "obj")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, compare: Callable[[Any, Any], Any], obj: Any) -> None:
+        self.compare = compare
+        self.obj = obj
+
+    def __lt__(self, other: _Compared) -> bool:
+        return self.compare(self.obj, other.obj) < 0  # type: ignore[no-any-return]
+
+    def __gt__(self, other: _Compared) -> bool:
+        return self.compare(self.obj, other.obj) > 0  # type: ignore[no-any-return]
+
+    def __le__(self, other: _Compared) -> bool:
+        return self.compare(self.obj, other.obj) <= 0  # type: ignore[no-any-return]
+
+    def __ge__(self, other: _Compared) -> bool:
+        return self.compare(self.obj, other.obj) >= 0  # type: ignore[no-any-return]
+
+    def __eq__(self, other: object) -> bool:
+        return self.compare(self.obj, other.obj) == 0  # type: ignore[attr-defined, no-any-return]
+
+
+for _target in vars(_Compared).values():
+    if isinstance(_target, types.FunctionType):
+        passes_calls_on(_target)
+
+
+def _cmp_to_key(mycmp: Callable[[Any, Any], Any]) -> Driven:
+    return done(functools.partial(_Compared, mycmp))
+
+
+register(functools.cmp_to_key, _cmp_to_key)
+
+
+def _bisect(insert: Callable[[Any, int, Any], None] | None, *, right: bool) -> Any:
     def standin(a: Any, x: Any, lo: int = 0, hi: int | None = None, *, key: Any = None) -> Driven:
-        if key is None:
-            return target(a, x, lo, hi)
         if lo < 0:
             raise ValueError("lo must be non-negative")
-        wanted = x if insert is None else (yield from call(key, x))
-        high = len(a) if hi is None else hi
+        wanted = x if insert is None or key is None else (yield from call(key, x))
+        high = (yield from do.length(a)) if hi is None else hi
         while lo < high:
             middle = (lo + high) // 2
-            value = yield from call(key, a[middle])
+            value = yield from do.subscr(a, middle)
+            if key is not None:
+                value = yield from call(key, value)
             pair = (wanted, value) if right else (value, wanted)
             smaller = yield from do.truth((yield from do.compare("<", *pair)))
             if smaller == right:
@@ -446,11 +353,11 @@ def _bisect(
 
 
 for _target in (bisect.bisect_left, bisect.bisect_right):
-    register(_target, _bisect(_target, None, right=_target is bisect.bisect_right))
+    register(_target, _bisect(None, right=_target is bisect.bisect_right))
 for _target in (bisect.insort_left, bisect.insort_right):
     register(
         _target,
-        _bisect(_target, lambda a, at, x: a.insert(at, x), right=_target is bisect.insort_right),
+        _bisect(lambda a, at, x: a.insert(at, x), right=_target is bisect.insort_right),
     )
 
 # -- iter, next ---------------------------------------------------------------------------------
@@ -549,6 +456,28 @@ def _generic(slot: str) -> Callable[[tuple[Any, ...], dict[str, Any]], bool]:
     return when
 
 
+def _property_part(slot: str) -> Callable[..., Driven]:
+    part = do.PROPERTY_PARTS[slot]
+
+    def perform(found: Any, obj: Any, *args: Any) -> Driven:
+        # `__get__` is handed the class, too, which a getter is not.
+        return call(part(found), obj, *(args if slot == "__set__" else ()))
+
+    return perform
+
+
+def _part_asks(slot: str) -> Callable[[tuple[Any, ...], dict[str, Any]], bool]:
+    part = do.PROPERTY_PARTS[slot]
+
+    def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        # Without an object the property itself is what is read.
+        return len(args) > 1 and args[1] is not None and asks(part(args[0]))
+
+    return when
+
+
+for _slot in do.PROPERTY_PARTS:
+    register(lookup(property, _slot), _property_part(_slot), when=_part_asks(_slot))
 register(do.OBJECT_GETATTRIBUTE, do.generic_get, when=_generic("__get__"))
 register(do.OBJECT_SETATTR, do.generic_set, when=_generic("__set__"))
 register(do.OBJECT_DELATTR, do.generic_del, when=_generic("__delete__"))
@@ -690,9 +619,30 @@ one_method(
 register(print, _print, when=lambda args, _: any(text_asks(value) for value in args))
 
 
+class _Fields(tuple[Any, ...]):
+    """Positional fields of a template; says in `str.format`'s words that there is none."""
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        if index < len(self):
+            return super().__getitem__(index)
+        message = f"Replacement index {index} out of range for positional args tuple"
+        raise IndexError(message)
+
+
+class _NoFields(tuple[Any, ...]):
+    """The same of `str.format_map`, which has no positional fields."""
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        raise ValueError("Format string contains positional fields")
+
+
 def _text_format(text: str, /, *args: Any, **kwargs: Any) -> Driven:
     """`str.format`, by the class that does the same in Python."""
-    return call(string.Formatter().vformat, text, args, kwargs)
+    return call(string.Formatter().vformat, text, _Fields(args), kwargs)
 
 
 def _format_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -703,7 +653,24 @@ def _format_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return any(text_asks(value) or (reaches_in and can_ask_or_has(value)) for value in values)
 
 
+def _text_format_map(text: str, mapping: Any, /) -> Driven:
+    return call(string.Formatter().vformat, text, _NoFields(), mapping)
+
+
+def _map_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if len(args) != 2 or not isinstance(args[0], str):
+        return False
+    mapping = args[1]
+    kind = type(mapping)
+    return (
+        special_asks(kind, "__getitem__")
+        or special_asks(kind, "__missing__")
+        or (isinstance(mapping, dict) and _format_may_ask((args[0], *mapping.values()), {}))
+    )
+
+
 register(str.format, _text_format, when=_format_may_ask)
+register(str.format_map, _text_format_map, when=_map_may_ask)
 for _name in ("vformat", "_vformat", "get_value", "get_field", "format_field", "convert_field"):
     passes_calls_on(lookup(string.Formatter, _name))
 
@@ -834,9 +801,9 @@ def _build_class(
     if metaclass is not None:
         keywords["metaclass"] = metaclass
     meta, namespace, keywords = types.prepare_class(name, resolved, keywords)
+    cell = yield from start_class_body(body, namespace)
     if resolved is not bases:
         namespace["__orig_bases__"] = bases
-    cell = yield from start_class_body(body, namespace)
     made = yield from call(meta, name, resolved, namespace, **keywords)
     if isinstance(cell, types.CellType) and isinstance(made, type):
         try:
