@@ -8,7 +8,7 @@ traceback must be equal.
 from __future__ import annotations
 
 import bisect
-import collections
+import collections.abc
 import contextlib
 import copy
 import dataclasses
@@ -1569,6 +1569,146 @@ def matching():
     except TypeError as error:
         out.append(str(error))
     return out
+
+
+@row
+def matching_of_user_collections():
+    class Row(collections.abc.Sequence):
+        def __init__(self, *xs):
+            self.xs = xs
+
+        def __len__(self):
+            return want(len(self.xs))
+
+        def __getitem__(self, i):
+            note(i)
+            want("item")
+            return self.xs[i]
+
+    class Table(collections.abc.Mapping):
+        def __init__(self, **d):
+            self.d = d
+
+        def __len__(self):
+            return want(len(self.d))
+
+        def __iter__(self):
+            return (want(k) for k in self.d)
+
+        def __getitem__(self, k):
+            want(k)
+            return self.d[k]
+
+    class Own(dict):
+        def get(self, k, d=None):
+            return super().get(want(k), d)
+
+    def match(value):
+        match value:
+            case [0, *_]:
+                return "zero"
+            case [x]:
+                return "one", x
+            case [x, *_, 9]:
+                return "nine", x
+            case [x, [y, z], *rest]:
+                return "nested", x, y, z, rest
+            case [x, *rest]:
+                return "more", x, rest
+            case {"k": 1}:
+                return "k is 1"
+            case {"k": [a, b]}:
+                return "k is a pair", a, b
+            case {"k": v, **others}:
+                return "k", v, others
+            case {"z": {"w": w}}:
+                return "z", w
+            case {}:
+                return "a mapping"
+
+    class Same:
+        a = b = "k"
+
+    out = [
+        match(value)
+        for value in (
+            Row(0, 1), Row(5), Row(1, 2, 9), Row(1, Row(2, 3), 4), Row(1, 2), Row(), Table(k=1),
+            Table(k=Row(1, 2)), Table(k=2, j=3), Table(z=Table(w=4)), Table(), Own(k=1), Own(k=3, l=4),
+            {"k": 1}, [1, 2], (0,), "text", 3,
+        )
+    ]  # fmt: skip
+    try:
+        match Table(k=1):
+            case {Same.a: 1, Same.b: 1}:
+                pass
+    except ValueError as error:
+        out.append(str(error))
+    return out
+
+
+# -- raise --------------------------------------------------------------------------------------
+
+
+class Described(Exception):
+    def __init__(self, *args):
+        super().__init__(want("description"), *args)
+
+
+@row
+def raised_classes():
+    class Made(Exception):
+        def __new__(cls, *args):
+            want("made")
+            return super().__new__(cls, *args)
+
+    class NoError(Exception):
+        def __new__(cls, *args):
+            return want(5)
+
+    def plain():
+        raise Described
+
+    def with_a_cause():
+        raise Described from Made
+
+    def instance_with_a_cause():
+        raise Made from Described(1)
+
+    def no_error():
+        raise NoError
+
+    def no_exception():
+        raise 5
+
+    def no_exception_class():
+        raise int
+
+    def no_cause():
+        raise Described from 5
+
+    def straight():
+        raise KeyError
+
+    def asserted():
+        assert not want(1), want("message")
+
+    out = []
+    for f in (
+        plain, with_a_cause, instance_with_a_cause, no_error, no_exception, no_exception_class,
+        no_cause, straight, asserted,
+    ):  # fmt: skip
+        try:
+            f()
+        except Exception as error:
+            cause = error.__cause__
+            out.append((type(error), error.args, type(cause), cause and cause.args))
+            note(error.__context__)
+    return str(out)
+
+
+@row
+def raised_class_leaves():
+    raise Described
 
 
 # -- callbacks that C drives --------------------------------------------------------------------

@@ -74,6 +74,7 @@ from .opcodes import (
     GET_ITER,
     GET_YIELD_FROM_ITER,
     IS_OP,
+    GET_LEN,
     JUMP_BACKWARD_NO_INTERRUPT,
     JUMP_FORWARD,
     JUMP_IF_FALSE_OR_POP,
@@ -93,6 +94,7 @@ from .opcodes import (
     MATCH_CLASS,
     POP_JUMP_IF_FALSE,
     POP_JUMP_IF_NONE,
+    MATCH_KEYS,
     POP_JUMP_IF_TRUE,
     POP_TOP,
     PRECALL,
@@ -182,6 +184,9 @@ class Hooks:
     delegate: Callable[[Any], Generator[Any, Any, Any]]
     unwrap: Callable[[BaseException], BaseException]
     carry: Callable[[BaseException], BaseException]
+    match_keys: Guard
+    length: Guard
+    raised: Guard
     carry_generator: Callable[[BaseException], BaseException]
     virtual_iterators: frozenset[type]
     shared_name: Callable[[str], Guard]
@@ -265,6 +270,9 @@ def _handlers() -> dict[int, str]:
         PRECALL: "drop",
         KW_NAMES: "keep_keyword_names",
     }
+        MATCH_KEYS: "match_keys",
+        GET_LEN: "get_len",
+        RAISE_VARARGS: "raise_varargs",
     if not JUMPS_NEED_A_BOOL:
         table[UNARY_NOT] = "test"
         table.update(dict.fromkeys(TRUTH_JUMPS, "test"))
@@ -299,6 +307,7 @@ _PLAIN_CONSTANTS: Final = frozenset({int, float, complex, bool, str, bytes, type
 _IS_A_BOOL: Final = frozenset({CONTAINS_OP, IS_OP, UNARY_NOT})
 
 
+_RAISE_FROM: Final = 2
 class _Instrumenter:
     def __init__(
         self,
@@ -753,6 +762,16 @@ class _Instrumenter:
         following = instrs[instrs.index(instr) + 1]
         if (
             instr.arg == _KEPT_BY_EXCEPT_STAR
+    def raise_varargs(self, instr: Instr) -> None:
+        """Classes are made errors of before they are raised: first the error, then its cause."""
+        if instr.arg == _RAISE_FROM:
+            self.emit(SWAP, 2)
+            self.replaced(self.hooks.raised)
+            self.emit(SWAP, 2)
+        if instr.arg:
+            self.replaced(self.hooks.raised)
+        self.out.append(instr)
+
             and type(following) is Instr
             and following.op == POP_TOP
         ):
@@ -784,6 +803,23 @@ class _Instrumenter:
         self.apply(self.hooks.delegate)
 
     def yield_value(self, instr: Instr) -> None:
+    def match_keys(self, instr: Instr) -> None:
+        self.pushed(instr, self.hooks.match_keys, 2)
+
+    def get_len(self, instr: Instr) -> None:
+        self.pushed(instr, self.hooks.length, 1)
+
+    def pushed(self, instr: Instr, guard: object, operands: int) -> None:
+        """The guarded value is put on top of the operands, as the instruction's result is."""
+        straight, done = Label(), Label()
+        self.ask_guard(guard, operands, straight)
+        self.drive()
+        self.emit(JUMP_FORWARD, done)
+        self.out.append(straight)
+        self.emit(POP_TOP)
+        self.out.append(instr)
+        self.out.append(done)
+
         if self.previous == SEND or not self.is_generator:
             self.out.append(instr)
             return
@@ -844,7 +880,10 @@ class _Instrumenter:
         self.out.append(instr)
 
     def load_code(self, instr: Instr) -> None:
-        """A comprehension runs at once: wait for what it reads, where it is a function (3.11)."""
+        """A function may be called as soon as it is made: wait for what it reads.
+
+        So may a comprehension, where it is a function (3.11).
+        """
         consts = self.program.code.co_consts
         nested = consts[instr.arg] if instr.arg < len(consts) else None
         if isinstance(nested, CodeType) and nested.co_name in COMPREHENSIONS:

@@ -51,6 +51,7 @@ from .shared import shared_name, shared_store
 from .special import (
     MISSING,
     asks,
+    class_asks,
     forget,
     forget_verdicts,
     inherits,
@@ -672,6 +673,22 @@ def match_class(subject: Any, cls: Any, names: Any, count: int) -> Driven | None
     return None
 
 
+def match_keys(subject: Any, keys: Any) -> Driven | None:
+    """The guard of `case {key: ...}`: may the subject's `get` ask?"""
+    kind = type(subject)
+    if kind is dict or not asks(special(kind, "get")):
+        return None
+    return do.match_keys(subject, keys)
+
+
+def raised(error: Any) -> Driven | None:
+    """The guard of `raise error`: a class, whose instance is made by the instruction."""
+    kind = type(error)
+    if inherits(type, kind) and inherits(BaseException, error) and class_asks(error):
+        return do.make_error(error)
+    return None
+
+
 HOOKS: Final[Hooks] = Hooks(
     check=check,
     check_spread=check_spread,
@@ -697,6 +714,9 @@ HOOKS: Final[Hooks] = Hooks(
     exit_error=exit_error,
     format=text,
     match_class=match_class,
+    match_keys=match_keys,
+    length=_guard_by_type(("__len__",), do.length),
+    raised=raised,
     delegate=delegate,
     unwrap=unwrap,
     carry=carry,

@@ -896,3 +896,34 @@ def _attr_or_none(obj: Any, name: str) -> Driven:
         return ((yield from get_attr(obj, name)),)
     except AttributeError:
         return ()
+
+
+def match_keys(subject: Any, keys: tuple[Any, ...]) -> Driven:
+    """`case {key: ...}`: the tuple of values, or None when a key is missing."""
+    get = yield from get_attr(subject, "get")
+    missing = object()
+    seen: set[Any] = set()
+    values = []
+    for key in keys:
+        if key in seen:
+            raise ValueError(f"mapping pattern checks duplicate key ({key!r})")
+        seen.add(key)
+        value = yield from call(get, key, missing)
+        if value is missing:
+            return None
+        values.append(value)
+    return tuple(values)
+
+
+# -- raise --------------------------------------------------------------------------------------
+
+
+def make_error(cls: Any) -> Driven:
+    """What `raise cls` raises."""
+    made = yield from call(cls)
+    if not isinstance(made, BaseException):
+        message = (
+            f"calling {cls!r} should have returned an instance of BaseException, not {type(made)!r}"
+        )
+        raise TypeError(message)
+    return made
