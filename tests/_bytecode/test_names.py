@@ -7,7 +7,7 @@ from types import CodeType, FunctionType
 
 import pytest
 
-from tracekit._bytecode.names import StoreMap, get_dependencies, names_beside
+from tracekit._bytecode.names import StoreMap, get_dependencies, names_beside, read_first
 
 SCALE = 3
 
@@ -141,3 +141,25 @@ def test_names_beside_a_call(index, expected) -> None:
     calls = [i.offset for i in dis.get_instructions(saving) if i.opname == "CALL"]
 
     assert expected == set(names_beside(saving.__code__, calls[index]))
+
+
+def reading_and_storing(m, a, b, c, d, e, xs):
+    with m:
+        a = c = 1
+        for d in xs:
+            b = a + b
+        try:
+            e = m.inside
+        except KeyError:
+            e
+        [c for c in xs]
+        f = lambda: c  # noqa: E731
+    return a, b, c, d, e, f
+
+
+def test_what_a_body_may_read_before_it_has_stored():
+    code = reading_and_storing.__code__
+    found = read_first(code, enter_offset(reading_and_storing))
+
+    assert {"b", "e", "m", "xs"} <= found  # `e`: where `m.inside` raises
+    assert found.isdisjoint({"a", "d", "f"})

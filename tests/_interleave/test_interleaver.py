@@ -547,7 +547,7 @@ class TestWhatDoesNotCome:
         def body(_):
             yield from ask(Read(object(), "a", "output"))
 
-        with pytest.raises(NeverRanError, match="belongs to another model"):
+        with pytest.raises(NeverRanError, match="belongs to another run"):
             run(chain, body)
 
     def test_what_is_no_request_is_our_mistake(self):

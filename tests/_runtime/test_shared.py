@@ -167,8 +167,8 @@ def test_may_store_knows_where_the_block_stands(times) -> None:
     assert 1 == h
 
 
-def test_a_closure_gets_the_variable_and_not_its_value() -> None:
-    """Where it reads the name, the value stands that the variable has then."""
+def test_a_closure_waits_where_it_is_made_and_gets_the_variable() -> None:
+    """It may be called at once; where it reads the name, the variable's value of then stands."""
     h = "before"
     with Sharing(pending={"h"}, answers={"h": 5}):
         read = lambda: h  # noqa: E731
@@ -176,4 +176,4 @@ def test_a_closure_gets_the_variable_and_not_its_value() -> None:
         h += 1
         second = read()
 
-    assert ["before", 6, 6] == [first, second, h]
+    assert [5, 6, 6] == [first, second, h]

@@ -568,7 +568,7 @@ class TestErrors:
 
     def test_another_model_is_refused(self, clean):
         model, other = Model(clean(mlp())), Model(clean(mlp()))
-        with pytest.raises(NeverRanError, match="belongs to another model"):
+        with pytest.raises(NeverRanError, match="belongs to another run"):
             with model.trace(X):
                 other[0].output
 

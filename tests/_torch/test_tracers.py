@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracekit import InvokeError, Model, WaitError
+from tracekit import InvokeError, Model, Tracer, WaitError
 
 X, Y, Z = torch.ones(1, 4), torch.randn(2, 4), torch.full((1, 4), -1.0)
 
@@ -198,6 +198,66 @@ class TestNames:
                 out = model.output
 
         same(out, net(X))
+
+    def test_in_blocks_and_functions_inside_of_it(self, clean):
+        net = clean(mlp())
+        model, other = Model(net), Model(mlp())
+        plain = net[1](net[0](X))
+        a = b = c = d = "stale"
+        with model.trace() as tracer:
+            with tracer.invoke(X):
+                first = model[0].output
+                a = b = c = model[1].output
+                with other.trace(X):
+                    d = other[1].output
+            with tracer.invoke(X):
+                first = model[0].output
+                with other.trace(X):
+                    other[1].output = a
+                    inside = other[1].output
+                with Tracer():
+                    again = b
+            with tracer.invoke(X):
+                model[0].output
+                found = max([c], key=lambda value: value is c)
+                of_a_block = d
+
+        same(inside, plain)
+        same(again, plain)
+        same(found, plain)
+        same(of_a_block, other._module[1](other._module[0](X)))
+
+    def test_in_the_blocks_inside_of_it_in_a_namespace(self, clean):
+        names = {"model": Model(clean(mlp())), "other": Model(mlp()), "X": X, "a": "stale"}
+        names["b"] = "stale"
+        exec(
+            "with model.trace() as t:\n"
+            "    with t.invoke(X):\n"
+            "        model[0].output\n"
+            "        a = model[1].output\n"
+            "        with other.trace(X): b = other[1].output\n"
+            "    with t.invoke(X):\n"
+            "        model[0].output\n"
+            "        with other.trace(X): found = a\n"
+            "        by_function = (lambda: b)()\n",
+            names,
+        )
+
+        same(names["found"], names["a"])
+        same(names["by_function"], names["b"])
+
+    def test_a_name_that_a_block_inside_of_it_binds_first_is_not_waited_for(self, clean):
+        model, other = Model(clean(mlp())), Model(mlp())
+        with model.trace() as tracer:
+            with tracer.invoke(X):
+                h = model[2].output
+            with tracer.invoke(Z):
+                with other.trace(X):
+                    h = other[0].output
+                    shape = h.shape
+                early = model[0].output
+
+        assert early.shape == shape
 
     def test_the_last_value_of_a_loop(self, clean):
         net = clean(mlp())

@@ -479,6 +479,36 @@ class TestPasses:
         assert module.first.weight.grad is not None
 
 
+class TestBeside:
+    """Values of the model in the block of a backward pass."""
+
+    def test_what_stands_where_the_model_stands(self, clean):
+        module = clean(net())
+        model = Model(module)
+        with model.trace(X):
+            hidden = model.first.output
+            with hidden.sum().backward(retain_graph=True):
+                grad = hidden.grad
+                again = model.first.output
+                model.first.output = torch.zeros_like(hidden)
+            out = model.output
+
+        assert again is hidden
+        assert torch.equal(grad, torch.ones_like(hidden))
+        with model.trace(X):
+            model.first.output = torch.zeros(2, 6)
+            expected = model.output
+        assert torch.equal(out, expected)
+
+    def test_a_later_one_belongs_to_the_run_around_it(self, clean):
+        model = Model(clean(net()))
+        with pytest.raises(NeverRanError, match="belongs to another run"):
+            with model.trace(X):
+                hidden = model.first.output
+                with hidden.sum().backward():
+                    later = model.second.output
+
+
 class TestRows:
     def test_of_invokes(self, clean):
         module = clean(net())
@@ -495,6 +525,24 @@ class TestRows:
                     gb = b.grad
 
         assert ga.shape == (1, 6)
+        assert torch.allclose(ga, by_autograd(module, one)[0])
+        assert torch.allclose(gb, by_autograd(module, two)[0])
+
+    def test_one_loss_of_two_invokes(self, clean):
+        module = clean(net())
+        model = Model(module)
+        one, two = torch.randn(1, 4), torch.randn(2, 4)
+        a = first = "stale"
+        with model.trace() as tracer:
+            with tracer.invoke(one):
+                a = model.first.output
+                first = model.output.square().sum()
+            with tracer.invoke(two):
+                b = model.first.output
+                with (model.output.square().sum() + first).backward():
+                    gb = b.grad
+                    ga = a.grad
+
         assert torch.allclose(ga, by_autograd(module, one)[0])
         assert torch.allclose(gb, by_autograd(module, two)[0])
 

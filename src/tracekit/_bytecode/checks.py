@@ -22,6 +22,7 @@ function that reads the attribute would hand the marker on).
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from types import CodeType
 from typing import Any, Final
 
 from .. import _protocol
-from .cut import COMPREHENSIONS, names_of_comprehension
+from ..errors import TracekitError
+from .cut import names_read_by
 from .facts import (
     CALLS_HAVE_PRECALL,
     COMPARE_BOOL_BIT,
@@ -72,9 +74,9 @@ from .opcodes import (
     FORMAT_VALUE,
     FORMAT_WITH_SPEC,
     GET_ITER,
+    GET_LEN,
     GET_YIELD_FROM_ITER,
     IS_OP,
-    GET_LEN,
     JUMP_BACKWARD_NO_INTERRUPT,
     JUMP_FORWARD,
     JUMP_IF_FALSE_OR_POP,
@@ -92,9 +94,9 @@ from .opcodes import (
     LOAD_NAME,
     LOAD_SUPER_ATTR,
     MATCH_CLASS,
+    MATCH_KEYS,
     POP_JUMP_IF_FALSE,
     POP_JUMP_IF_NONE,
-    MATCH_KEYS,
     POP_JUMP_IF_TRUE,
     POP_TOP,
     PRECALL,
@@ -123,6 +125,7 @@ from .opcodes import (
     WITH_EXCEPT_START,
     YIELD_VALUE,
 )
+from .names import read_first
 from .program import Handler, Instr, Label, Location, Program
 from .shapes import calls_with_self
 
@@ -181,16 +184,17 @@ class Hooks:
     exit_error: Guard
     format: Callable[[str], Guard]
     match_class: Guard
-    delegate: Callable[[Any], Generator[Any, Any, Any]]
-    unwrap: Callable[[BaseException], BaseException]
-    carry: Callable[[BaseException], BaseException]
     match_keys: Guard
     length: Guard
     raised: Guard
+    delegate: Callable[[Any], Generator[Any, Any, Any]]
+    unwrap: Callable[[BaseException], BaseException]
+    carry: Callable[[BaseException], BaseException]
     carry_generator: Callable[[BaseException], BaseException]
     virtual_iterators: frozenset[type]
     shared_name: Callable[[str], Guard]
     shared_store: Callable[[str], Callable[[Any], None]]
+    opens_block: Callable[[Any], object]
 
 
 NOTHING_SHARED: Final[Mapping[str, int]] = {}
@@ -266,13 +270,13 @@ def _handlers() -> dict[int, str]:
         FORMAT_WITH_SPEC: "format_with_spec",
         CONVERT_VALUE: "convert_value",
         MATCH_CLASS: "match_class",
+        MATCH_KEYS: "match_keys",
+        GET_LEN: "get_len",
+        RAISE_VARARGS: "raise_varargs",
         YIELD_VALUE: "yield_value",
         PRECALL: "drop",
         KW_NAMES: "keep_keyword_names",
     }
-        MATCH_KEYS: "match_keys",
-        GET_LEN: "get_len",
-        RAISE_VARARGS: "raise_varargs",
     if not JUMPS_NEED_A_BOOL:
         table[UNARY_NOT] = "test"
         table.update(dict.fromkeys(TRUTH_JUMPS, "test"))
@@ -303,11 +307,11 @@ _STORES_LIKE: Final = {
 _IN_SLOTS: Final = frozenset({STORE_FAST, STORE_DEREF, DELETE_FAST, DELETE_DEREF})
 
 _KEPT_BY_EXCEPT_STAR: Final = 3
+_RAISE_FROM: Final = 2
 _PLAIN_CONSTANTS: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _IS_A_BOOL: Final = frozenset({CONTAINS_OP, IS_OP, UNARY_NOT})
 
 
-_RAISE_FROM: Final = 2
 class _Instrumenter:
     def __init__(
         self,
@@ -735,6 +739,8 @@ class _Instrumenter:
     # -- with, handlers ---------------------------------------------------------------------
 
     def before_with(self, instr: Instr) -> None:
+        if self.shared:
+            self.wait_for_block(instr)
         self.checked(instr, self.hooks.enter, 1, after=((UNPACK_SEQUENCE, 2),))
 
     def with_except_start(self, instr: Instr) -> None:
@@ -756,12 +762,6 @@ class _Instrumenter:
         self.apply(self.hooks.unwrap)
         self.out.append(instr)
 
-    def list_append(self, instr: Instr) -> None:
-        """What an `except*` raised is kept in a list, below it the list, a group and an offset."""
-        instrs = self.program.instrs
-        following = instrs[instrs.index(instr) + 1]
-        if (
-            instr.arg == _KEPT_BY_EXCEPT_STAR
     def raise_varargs(self, instr: Instr) -> None:
         """Classes are made errors of before they are raised: first the error, then its cause."""
         if instr.arg == _RAISE_FROM:
@@ -772,6 +772,12 @@ class _Instrumenter:
             self.replaced(self.hooks.raised)
         self.out.append(instr)
 
+    def list_append(self, instr: Instr) -> None:
+        """What an `except*` raised is kept in a list, below it the list, a group and an offset."""
+        instrs = self.program.instrs
+        following = instrs[instrs.index(instr) + 1]
+        if (
+            instr.arg == _KEPT_BY_EXCEPT_STAR
             and type(following) is Instr
             and following.op == POP_TOP
         ):
@@ -797,12 +803,6 @@ class _Instrumenter:
     def match_class(self, instr: Instr) -> None:
         self.checked(instr, self.hooks.match_class, 3, instr.arg)
 
-    # -- the user's generators --------------------------------------------------------------
-
-    def yield_from(self, instr: Instr) -> None:
-        self.apply(self.hooks.delegate)
-
-    def yield_value(self, instr: Instr) -> None:
     def match_keys(self, instr: Instr) -> None:
         self.pushed(instr, self.hooks.match_keys, 2)
 
@@ -820,6 +820,12 @@ class _Instrumenter:
         self.out.append(instr)
         self.out.append(done)
 
+    # -- the user's generators --------------------------------------------------------------
+
+    def yield_from(self, instr: Instr) -> None:
+        self.apply(self.hooks.delegate)
+
+    def yield_value(self, instr: Instr) -> None:
         if self.previous == SEND or not self.is_generator:
             self.out.append(instr)
             return
@@ -886,14 +892,36 @@ class _Instrumenter:
         """
         consts = self.program.code.co_consts
         nested = consts[instr.arg] if instr.arg < len(consts) else None
-        if isinstance(nested, CodeType) and nested.co_name in COMPREHENSIONS:
-            for name in sorted(names_of_comprehension(nested) & self.shared.keys()):
-                slot = self.shared[name]
-                if slot >= 0 and name in self.program.changes["co_cellvars"]:
-                    self.wait(name, STORE_DEREF, slot)
-                elif slot < 0 and name in self.program.code.co_names:
-                    self.wait(name, STORE_NAME, self.program.name(name))
+        if isinstance(nested, CodeType):
+            self.wait_for_all(names_read_by(nested))
         self.out.append(instr)
+
+    def wait_for_all(self, names: frozenset[str]) -> None:
+        in_slots = self.program.code.co_flags & inspect.CO_OPTIMIZED
+        for name in sorted(names & self.shared.keys()):
+            slot = self.shared[name]
+            if not in_slots:
+                self.wait(name, STORE_NAME, self.program.name(name))
+            elif slot >= 0:
+                self.wait(name, STORE_DEREF if name in self.cells else STORE_FAST, slot)
+            else:
+                self.wait(name, POP_TOP, 0)  # a global: what was stored to it is there already
+
+    def wait_for_block(self, instr: Instr) -> None:
+        """A block in this one takes its names where it is entered: wait for what it reads."""
+        try:
+            names = read_first(self.program.code, instr.offset) & self.shared.keys()
+        except TracekitError:
+            return  # no block: entering it would say so
+        if not names:
+            return
+        skip = Label()
+        self.const(self.hooks.opens_block)
+        self.emit(COPY, 2)
+        self.call_with_self()
+        self.emit(POP_JUMP_IF_NONE, skip)
+        self.wait_for_all(names)
+        self.out.append(skip)
 
     def shared_name_of(self, instr: Instr) -> str | None:
         if instr in self.program.hidden:

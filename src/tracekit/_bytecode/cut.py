@@ -72,8 +72,6 @@ _SIMPLE_STORES: Final = frozenset({STORE_FAST, STORE_NAME, STORE_GLOBAL, STORE_D
 _NAME_LOADS: Final = numbers("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
 _NAME_STORES: Final = numbers("STORE_NAME", "DELETE_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
 _SLOT_STORES: Final = numbers("STORE_FAST", "DELETE_FAST", "STORE_DEREF", "DELETE_DEREF")
-COMPREHENSIONS: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
-"""Names of code objects that run where they stand, and are functions only as a means."""
 
 _EXIT_ARGUMENTS: Final = 3
 _FUNCTION_FORM: Final = "put the body in a function and call `.run(that_function)`"
@@ -207,20 +205,15 @@ def cut(
     return _build(walk, first, loaded, takes_value=not after_target, all_names=all_names)
 
 
-def names_of_comprehension(code: CodeType) -> frozenset[str]:
-    """Names outside itself that a comprehension, or one nested in it, reads.
-
-    Empty for other code: a function made in a block may never be called.
-    """
-    if code.co_name not in COMPREHENSIONS:
-        return frozenset()
+def names_read_by(code: CodeType) -> frozenset[str]:
+    """Names outside itself that a comprehension or function, or one nested in it, may read."""
     found = set(code.co_freevars)
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             found.add(instruction.argval)
     for const in code.co_consts:
         if isinstance(const, CodeType):
-            found |= names_of_comprehension(const)
+            found |= names_read_by(const) - set(code.co_cellvars)
     return frozenset(found)
 
 
@@ -685,7 +678,7 @@ def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
         elif op == LOAD_CONST and instr.arg < len(code.co_consts):
             nested = code.co_consts[instr.arg]
             if isinstance(nested, CodeType):
-                loads |= names_of_comprehension(nested)
+                loads |= names_read_by(nested)
                 inner |= global_names(nested)
     for name in arguments:
         if name in own_cells:

@@ -13,8 +13,24 @@ from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any, Final
 
-from .cut import Unit, decode, global_names, slot_names, successors, walk_body
-from .opcodes import FAST_PAIRS, LOAD_CONST, LOAD_NAME, STORE_FAST, numbers
+from .cut import (
+    Unit,
+    decode,
+    global_names,
+    names_read_by,
+    slot_names,
+    successors,
+    walk_body,
+)
+from .opcodes import (
+    FAST_PAIRS,
+    LOAD_CONST,
+    LOAD_FAST_AND_CLEAR,
+    LOAD_GLOBAL,
+    LOAD_NAME,
+    STORE_FAST,
+    numbers,
+)
 
 _SLOT_STORES: Final = numbers("STORE_FAST", "DELETE_FAST", "STORE_DEREF", "DELETE_DEREF")
 _NAME_STORES: Final = numbers("STORE_NAME", "DELETE_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
@@ -77,6 +93,58 @@ def _stored(unit: Unit, code: CodeType, names: tuple[str, ...]) -> Iterator[str]
             yield names[unit.arg >> 4]
         if second == STORE_FAST:
             yield names[unit.arg & 15]
+
+
+def read_first(code: CodeType, enter_offset: int) -> frozenset[str]:
+    """Names that a body may load before it has stored to them.
+
+    Args:
+        code: The code object that holds the block.
+        enter_offset: Bytes; the instruction that enters the `with`.
+    """
+    walk = walk_body(code, enter_offset)
+    names = slot_names(code)
+    # Where a comprehension is inlined, its own variable has the slot of a name for a while.
+    borrowed = {names[unit.arg] for unit in walk.units.values() if unit.op == LOAD_FAST_AND_CLEAR}
+    loads = {at: frozenset(_loaded(unit, code, names)) for at, unit in walk.units.items()}
+    stores = {
+        at: frozenset(_stored(unit, code, names)) - borrowed for at, unit in walk.units.items()
+    }
+    live = dict(loads)
+    changed = True
+    while changed:
+        changed = False
+        for at in sorted(walk.units, reverse=True):
+            unit = walk.units[at]
+            reached = loads[at]
+            for following in successors(walk, unit):
+                after = live.get(following, frozenset())
+                # What is raised by a store has not stored.
+                stays = following not in (unit.stop_offset, unit.start_offset)
+                reached = reached | (after if stays else after - stores[at])
+            if reached != live[at]:
+                live[at] = reached
+                changed = True
+    return live.get(walk.first_offset, frozenset())
+
+
+def _loaded(unit: Unit, code: CodeType, names: tuple[str, ...]) -> Iterator[str]:
+    if unit.op in _SLOT_LOADS:
+        yield names[unit.arg]
+    elif unit.op in FAST_PAIRS:
+        first, second = FAST_PAIRS[unit.op]
+        if first != STORE_FAST:
+            yield names[unit.arg >> 4]
+        if second != STORE_FAST and (unit.arg >> 4 != unit.arg & 15 or first != STORE_FAST):
+            yield names[unit.arg & 15]
+    elif unit.op == LOAD_NAME:
+        yield code.co_names[unit.arg]
+    elif unit.op == LOAD_GLOBAL:
+        yield code.co_names[unit.arg >> 1]
+    elif unit.op == LOAD_CONST:
+        nested = code.co_consts[unit.arg]
+        if isinstance(nested, CodeType):
+            yield from names_read_by(nested)
 
 
 def _outward(code: CodeType) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .._protocol import UNBOUND
 
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from .interleaver import Standing
     from .requests import Key, Read
     from .worker import Worker
+
+WAIT: Final = object()
+"""Not yet: the request stays pending."""
 
 
 class Host:
@@ -39,6 +42,11 @@ class Host:
     def reach(self, worker: Worker, request: Read) -> BaseException | None:
         """See to it that the request's site will be visited, or say why it cannot be."""
         return None
+
+    def elsewhere(self, request: Read) -> object:
+        """Answer a request for a site of another run, if that one stands there; else `WAIT`."""
+        del request
+        return WAIT
 
     def handed_out(self, worker: Worker, standing: Standing, value: object) -> None:
         """A body got *value* by a read."""

@@ -23,7 +23,7 @@ from ..errors import (
     TracekitError,
 )
 from . import flow
-from .host import Host
+from .host import WAIT, Host
 from .messages import deadlock, foreign, note_place, note_writes, too_late
 from .position import Clock
 from .requests import Meet, NextStep, Read, Skip, Stop, Write
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from .position import Loop
     from .requests import Key, Request
     from .worker import Worker
-
-WAIT: Final = object()
-"""Not yet: the request stays pending."""
 
 NOTHING: Final = object()
 """What `visit` is given at a site that has no value of its own."""
@@ -365,9 +362,9 @@ class Interleaver:
 
     def _answer_site(self, worker: Worker, request: Read) -> object:
         standing = self.standing
-        if standing is None or standing.key != request.key:
-            return WAIT
         if request.owner not in self.owners:
+            return self.host.elsewhere(request)
+        if standing is None or standing.key != request.key:
             return WAIT
         loops = worker.loops
         if loops and loops[-1].clock is None and loops[-1].index != standing.visit:

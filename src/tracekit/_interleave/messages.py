@@ -38,10 +38,11 @@ def note_place(error: BaseException, site: Site) -> None:
 def foreign(worker: Worker, request: Read) -> BaseException:
     """A block asked for a value of a model that its run is not about."""
     return NeverRanError(
-        f"`{spell(request.key[0], request.name)}` belongs to another model than the one "
-        "that this block runs in step with",
+        f"`{spell(request.key[0], request.name)}` belongs to another run than the one "
+        "that this block is in step with",
         where=worker.where(),
-        why="a block is served by its own run; it cannot wait for another one",
+        why="a block is served by its own run, a forward or a backward pass; it cannot wait for "
+        "another one",
         fix="read the value before this block begins, in the block of its own model",
     )
 

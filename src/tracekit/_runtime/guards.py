@@ -47,7 +47,7 @@ from .operations import (
 )
 from .resolve import begin, call_special, check, check_spread, defaults_change, resolve
 from .saving import saves
-from .shared import shared_name, shared_store
+from .shared import opens_block, shared_name, shared_store
 from .special import (
     MISSING,
     asks,
@@ -724,6 +724,7 @@ HOOKS: Final[Hooks] = Hooks(
     virtual_iterators=VIRTUAL_ITERATORS,
     shared_name=shared_name,
     shared_store=shared_store,
+    opens_block=opens_block,
 )
 """What the checks in twins call."""
 

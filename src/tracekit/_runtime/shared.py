@@ -8,12 +8,13 @@ same for all runs. Blocks that share no name have none of this in them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from functools import lru_cache
 from types import FrameType
 from typing import Any, Final
 
 from .._protocol import AwaitName, ask
+from .special import mro_of
 
 
 class SharedNames:
@@ -31,17 +32,17 @@ class SharedNames:
         self.own: dict[str, object] = {}
         # Held: the state is found by the frame's id.
         self._frame: FrameType | None = frame
-        _STATES[id(frame)] = self
+        STATES[id(frame)] = self
 
     def forget(self) -> None:
         """The block has ended."""
         frame = self._frame
         if frame is not None:
-            _STATES.pop(id(frame), None)
+            STATES.pop(id(frame), None)
             self._frame = None
 
 
-_STATES: Final[dict[int, SharedNames]] = {}
+STATES: Final[dict[int, SharedNames]] = {}
 
 
 @lru_cache(maxsize=4096)
@@ -49,7 +50,7 @@ def shared_name(name: str) -> Callable[[], Generator[Any, Any, Any] | None]:
     """The guard of a load of *name*: None when it can be loaded as it stands."""
 
     def guard() -> Generator[Any, Any, Any] | None:
-        state = _STATES.get(id(sys._getframe(1)))
+        state = STATES.get(id(sys._getframe(1)))
         if state is None or name not in state.pending:
             return None
         return _wait(state, name)
@@ -68,9 +69,30 @@ def shared_store(name: str) -> Callable[[object], None]:
     """What a store to *name* reports to, before it is made."""
 
     def report(value: object) -> None:
-        state = _STATES.get(id(sys._getframe(1)))
+        state = STATES.get(id(sys._getframe(1)))
         if state is not None:
             state.pending.discard(name)
             state.own[name] = value
 
     return report
+
+
+def opens_block(manager: object) -> object:
+    """Tell whether the object of a `with` takes its body's names when it is entered.
+
+    Returns:
+        `True`, or `None`.
+    """
+    for cls in mro_of(type(manager)):
+        found = cls.__dict__.get("takes_names")
+        if found is not None:
+            return True if found is True else None
+    return None
+
+
+def report_bound(frame: FrameType, bindings: Mapping[str, object]) -> None:
+    """Note what a block inside a block has bound in the frame of the outer one."""
+    state = STATES.get(id(frame))
+    if state is not None:
+        state.pending.difference_update(bindings)
+        state.own.update(bindings)

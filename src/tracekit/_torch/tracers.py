@@ -366,6 +366,8 @@ def _share_names(invokes: Sequence[Invoker]) -> None:
 class Invoker(Tracer):
     """One input of a run with several, and the block that sees its rows."""
 
+    takes_names = False  # its block waits for each name where it reads it
+
     def __init__(self, tracer: InterleavingTracer, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.tracer: InterleavingTracer | None = tracer

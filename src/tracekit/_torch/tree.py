@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 import torch
 from torch import nn
 
-from .._interleave.interleaver import WAIT
+from .._interleave.host import WAIT
 from .._interleave.requests import Read, Skip, View, Write
 from .._interleave.site import spell
 from .._protocol import Raised, Suspending, ask, suspending

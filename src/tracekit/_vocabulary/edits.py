@@ -80,7 +80,7 @@ class _KeptBlock(_Kept):
             self._cells = frames.cells(frame, block.cells)
         loads = block.loads
         if block.is_optimized:
-            wanted = [name for name in block.arguments if name in loads]
+            wanted = tuple(name for name in block.arguments if name in loads)
             found = dict(zip(wanted, frames.pull(frame, wanted), strict=True))
         else:
             namespace = frame.f_locals

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from .._bytecode.cut import is_with_item
-from .._interleave.host import Host
+from .._interleave.host import WAIT, Host
 from .._interleave.interleaver import Interleaver
 from .._interleave.requests import Read, View, Write
 from .._interleave.worker import Worker
@@ -33,7 +33,7 @@ from .._runtime.special import mro_of
 from .._runtime.tracer import Backend, Body, Tracer
 from .._runtime.twins import ORIGINALS
 from .._torch import hooks
-from .._torch.modes import Modes, enter_block, leave_block
+from .._torch.modes import Modes
 from .._torch.values import describe
 from ..errors import NeverRanError, NoGradientError, NotRunningError, OutOfOrderError, TracekitError
 
@@ -175,14 +175,21 @@ class _Backward(Host):
     # Host.
 
     def enter(self, worker: Worker) -> Modes:
-        modes = worker.modes
+        modes: Modes | None = worker.modes
         if modes is None:
             worker.modes = self.modes
             return self.modes
-        return enter_block(modes)
+        return modes if modes.hold() else modes.exchange()
 
     def leave(self, worker: Worker, before: Modes) -> None:
-        worker.modes = leave_block(worker.modes, before)
+        modes = worker.modes
+        if modes is not before or not modes.hold():
+            worker.modes = before.exchange()
+
+    def elsewhere(self, request: Read) -> object:
+        run: Run | None = hooks.current_run()
+        # The run around this pass stands still: it has what stands where it stands.
+        return WAIT if run is None else run.interleaver.answer_now(request)
 
     def reach(self, worker: Worker, request: Read) -> BaseException | None:
         path = request.key[0]

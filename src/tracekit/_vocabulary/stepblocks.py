@@ -29,6 +29,7 @@ class StepBlock:
     """
 
     __slots__ = ()
+    takes_names = True
     _skips: list[Skip]
 
     def __enter__(self) -> int:
