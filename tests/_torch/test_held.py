@@ -36,6 +36,17 @@ def test_an_edit_that_comes_too_late_is_noticed(clean):
             hidden[:] = 0
 
 
+def test_an_edit_long_after_is_noticed_without_saying_whose(clean):
+    model = Model(clean(nn.Sequential(*[nn.Tanh() for _ in range(40)])))
+    with pytest.warns(HeldValueWarning, match=r"by the model or by the block") as caught:
+        with torch.no_grad(), model.trace(X):
+            values = [model[index].output for index in range(40)]
+            values[3][:] = 0
+
+    assert len(caught) == 1
+    assert "`model.3.output`" in str(caught[0].message)
+
+
 def test_as_an_error_it_leaves_nothing(clean):
     model = Model(clean(net(inplace=True)))
     with warnings.catch_warnings():

@@ -244,16 +244,24 @@ class Interleaver:
         moved = True
         while moved and not self.failure:
             moved = False
-            for worker in self.workers:
+            workers = self.workers
+            for worker in workers:
                 request = worker.pending
                 if request is None or worker is self.current:
                     continue
-                answer = self._answer(worker, request)
+                kind = type(request)
+                if kind is Read or kind is Write or kind is Skip:
+                    answer = self._answer_site(worker, request)  # type: ignore[arg-type]
+                else:
+                    answer = self._answer(worker, request)
                 if answer is not WAIT:
                     moved = True
                     self._run(worker, answer)
                     if self.failure:
                         return
+            if len(workers) == 1 and workers is self.workers:
+                # It has run until it waits for something else, and nobody else can bring it.
+                return
 
     def _run(self, worker: Worker, answer: object) -> None:
         """Resume a body until it waits for something that is not there, or ends."""
@@ -624,6 +632,8 @@ class Interleaver:
             self.passed.append((last.key, last.visit))
         blocks_saw_it = False
         while not self.ended:
+            if self._first_waiting() is None:
+                break
             self._serve()
             worker = self._first_waiting()
             if worker is None or self.ended:
@@ -652,8 +662,13 @@ class Interleaver:
         return problem
 
     def _first_waiting(self) -> Worker | None:
-        waiting = [worker for worker in self.workers if worker.pending is not None]
-        return min(waiting, key=lambda worker: worker.is_outer, default=None)
+        outer = None
+        for worker in self.workers:
+            if worker.pending is not None:
+                if not worker.is_outer:
+                    return worker
+                outer = outer or worker
+        return outer
 
     def _run_last(self, worker: Worker) -> None:
         """Tell a body that what it waits for will not come."""

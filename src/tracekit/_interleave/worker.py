@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .._protocol import Carrier
@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from .requests import Request
 
 _OURS: Final = str(Path(__file__).resolve().parents[1])
+_MANY_FILES: Final = 1000
+_files: Final[dict[str, bool]] = {}
+
+
+def _is_ours(filename: str) -> bool:
+    known = _files.get(filename)
+    if known is None:
+        if len(_files) >= _MANY_FILES:
+            _files.clear()
+        known = _files[filename] = filename.startswith(_OURS)
+    return known
 
 
 def place_of(code: CodeType, offset: int) -> tuple[str, int]:
@@ -166,16 +177,14 @@ class Worker:
         """
         found: tuple[CodeType, int] | None = None
         generator: Any = self.generator
-        while generator is not None:
-            code = getattr(generator, "gi_code", None)
-            if code is None:
-                break
+        while type(generator) is GeneratorType:
+            code = generator.gi_code
             # A frame object is made when it is asked for: only for the user's own code.
-            if not code.co_filename.startswith(_OURS):
+            if not _is_ours(code.co_filename):
                 frame: FrameType | None = generator.gi_frame
                 if frame is None:
                     break
-                found = (frame.f_code, frame.f_lasti)
+                found = (code, frame.f_lasti)
             generator = generator.gi_yieldfrom
         return found
 

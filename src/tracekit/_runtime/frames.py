@@ -51,8 +51,8 @@ class _Layout:
         self.indexes = indexes
         self.shared = frozenset((*code.co_cellvars, *code.co_freevars))
         self.optimized = bool(code.co_flags & inspect.CO_OPTIMIZED)
-        self.array = ctypes.py_object * count
-        self.words = ctypes.c_size_t * count
+        self.array: Any = ctypes.py_object * count
+        self.words: Any = ctypes.c_size_t * count
         # The indexes of names that were asked for together; `None`: cells are among them.
         self.places: dict[tuple[str, ...], tuple[int, ...] | None] = {}
         key = id(code)

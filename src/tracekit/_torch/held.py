@@ -6,9 +6,10 @@ A read hands out the model's own tensor, so that edits in place count. Two silen
 * the block edits it in place when the model is past it, and the edit comes too late.
 
 Both show in the tensor's version counter, which torch raises at each write in place. Counters are
-compared at each switch between block and model: for the tensors read last at each of them, for
-all at the end. Warnings are given at the end of the run, at the line of the read; of what the
-model overwrote only if somebody still holds it, since `h.output.clone()` lets go of it at once.
+compared at each switch between block and model, for the tensors read last, and for all at the end.
+Of what changed between those it is not known who did it, and the warning says so. Warnings are
+given at the end of the run, at the line of the read; of what the model overwrote only if somebody
+still holds it, since `h.output.clone()` lets go of it at once.
 
 Tensors are held weakly: what a block lets go of is not kept for this.
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from .._interleave.site import Site
     from .._interleave.worker import Worker
 
-_RECENT: Final = 64
+_RECENT: Final = 8
 """How many tensors are looked at in each switch: a run with n reads must not pay for n * n."""
 
 _OVERWRITTEN: Final = (
@@ -52,16 +53,25 @@ _TOO_LATE: Final = (
     "the edit does not reach the model as `{site}`. Edit it before the block asks for a later "
     "value, or edit a copy: `{site}.clone()`"
 )
+_CHANGED: Final = (
+    "the value of `{site}`, read here, was changed in place later, by the model or by the block: "
+    "the name now shows the new numbers, and an edit of the block's came too late to reach the "
+    "model. Keep a copy: `{site}.clone()`"
+)
 
 
 class _Entry:
     __slots__ = ("asking", "ref", "standing", "version")
 
     def __init__(
-        self, tensor: torch.Tensor, standing: Standing, asking: tuple[CodeType, int] | None
+        self,
+        ref: weakref.ref[torch.Tensor],
+        version: int,
+        standing: Standing,
+        asking: tuple[CodeType, int] | None,
     ) -> None:
-        self.ref = weakref.ref(tensor)
-        self.version = tensor._version
+        self.ref = ref
+        self.version = version
         # Only to be compared: the interleaver takes its value out when the model moves on.
         self.standing = standing
         self.asking = asking
@@ -70,22 +80,27 @@ class _Entry:
 class Held:
     """The tensors that one run has handed out."""
 
-    __slots__ = ("_complaints", "_entries", "_overwritten")
+    __slots__ = ("_complaints", "_entries", "_overwritten", "_recent")
 
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
+        self._recent: list[_Entry] = []
         self._complaints: dict[tuple[str, int], str] = {}
-        self._overwritten: list[_Entry] = []
+        self._overwritten: list[tuple[_Entry, str]] = []
 
     def add(self, worker: Worker, standing: Standing, value: object) -> None:
         """Note what a block has read."""
         asking = worker.asking()
         for tensor in (value,) if type(value) is torch.Tensor else tensors(value):
             try:
-                entry = _Entry(tensor, standing, asking)
+                version = tensor._version
             except RuntimeError:
                 continue  # an inference tensor has no version counter
+            entry = _Entry(weakref.ref(tensor), version, standing, asking)
             self._entries.append(entry)
+            self._recent.append(entry)
+        if len(self._recent) > 2 * _RECENT:
+            self._recent = self._recent[-_RECENT:]
 
     def site_of(self, tensor: torch.Tensor) -> Site | None:
         """Tell where a tensor was read first; `None` if it was not."""
@@ -94,10 +109,24 @@ class Held:
                 return entry.standing.site
         return None
 
-    def model_ran(self, *, all_of_them: bool = False) -> None:
-        """A block resumes, or the run is over: what changed was changed by the model."""
-        for entry, _ in self._changed(all_of_them=all_of_them):
-            self._overwritten.append(entry)
+    def model_ran(self) -> None:
+        """A block resumes: what changed was changed by the model."""
+        for entry in self._recent:
+            tensor = entry.ref()
+            if tensor is not None and tensor._version != entry.version:
+                break
+        else:
+            return
+        for entry, _ in self._changed():
+            self._overwritten.append((entry, _OVERWRITTEN))
+
+    def run_ended(self) -> None:
+        """The model has run for the last time."""
+        self.model_ran()
+        for entry in self._entries[: -len(self._recent) or None]:
+            tensor = entry.ref()
+            if tensor is not None and tensor._version != entry.version:
+                self._overwritten.append((entry, _CHANGED))
 
     def block_ran(self, standing: Standing | None) -> bool:
         """A block has suspended or ended: what changed was changed by the block.
@@ -108,9 +137,13 @@ class Held:
         Returns:
             Whether there was such an edit.
         """
-        changed = self._changed(all_of_them=False)
-        if not changed:
+        for entry in self._recent:
+            tensor = entry.ref()
+            if tensor is not None and tensor._version != entry.version:
+                break
+        else:
             return False
+        changed = self._changed()
         in_time = {_storage(tensor) for entry, tensor in changed if entry.standing is standing}
         for entry, tensor in changed:
             # The same memory may have been read at an earlier site as well.
@@ -120,18 +153,9 @@ class Held:
                 )
         return bool(in_time)
 
-    def _changed(self, *, all_of_them: bool) -> list[tuple[_Entry, torch.Tensor]]:
-        entries = self._entries
-        if len(entries) > _RECENT and not all_of_them:
-            entries = entries[-_RECENT:]
-        for entry in entries:
-            tensor = entry.ref()
-            if tensor is not None and tensor._version != entry.version:
-                break
-        else:
-            return []
+    def _changed(self) -> list[tuple[_Entry, torch.Tensor]]:
         changed = []
-        for entry in entries:
+        for entry in self._recent:
             tensor = entry.ref()
             if tensor is not None and tensor._version != entry.version:
                 entry.version = tensor._version
@@ -140,12 +164,12 @@ class Held:
 
     def complain(self) -> None:
         """Give the warnings, once for each line."""
-        for entry in self._overwritten:
+        for entry, text in self._overwritten:
             place = _place(entry)
             if place not in self._complaints and _is_held(entry):
-                self._complaints[place] = _OVERWRITTEN.format(site=entry.standing.site)
+                self._complaints[place] = text.format(site=entry.standing.site)
         complaints, self._complaints = self._complaints, {}
-        self._entries, self._overwritten = [], []
+        self._entries, self._recent, self._overwritten = [], [], []
         for (filename, lineno), text in complaints.items():
             warnings.warn_explicit(text, HeldValueWarning, filename, lineno)
 

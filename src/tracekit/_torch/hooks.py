@@ -28,7 +28,7 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 from types import CodeType, MethodType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch.nn.modules import module as torch_module
@@ -80,14 +80,14 @@ class Hooked:
 
     __slots__ = ("handle", "installed", "module", "order", "original", "own", "runs")
 
-    def __init__(self, module: nn.Module, run: Run | None) -> None:
+    def __init__(self, module: nn.Module, run: Run) -> None:
         self.module = module
         self.own: Any = module.__dict__.get("forward", _MISSING)
         self.original: Callable[..., Any] = module.forward
         self.installed: partial[Any] | None = None
         self.handle: Any = None
         self.order: list[int] | None = None
-        self.runs: list[Run] = [] if run is None else [run]
+        self.runs: list[Run] = [run]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hooked:
         """A copy of a module that is made while it is traced must not call the original."""
@@ -105,9 +105,9 @@ class Hooked:
         copy.handle, copy.order, copy.runs = None, [], []
         return copy
 
-    def put(self) -> None:
+    def put(self, stand_in: partial[Any]) -> None:
         """Put our forward on the module."""
-        self.installed = self.module.__dict__["forward"] = _stand_in(self)
+        self.installed = self.module.__dict__["forward"] = stand_in
 
     def remove(self) -> None:
         """Take everything of ours off the module; harmless when it is gone already."""
@@ -189,6 +189,9 @@ def _forward(hooked: Hooked, /, *args: Any, **kwargs: Any) -> Any:
     run = _runs.get(threading.get_ident())
     if run is None or not run.forwarding or (spot := run.spots.get(hooked)) is None:
         return hooked.original(*args, **kwargs)
+    # torch has just looked whether there are hooks to run after us; ones that are added by
+    # another thread, or by the forward itself, may come too late.
+    has_hooks = hooked.module._forward_hooks or _global_forward_hooks
     interleaver = run.interleaver
     if interleaver.ended:
         raise EndRun
@@ -211,13 +214,20 @@ def _forward(hooked: Hooked, /, *args: Any, **kwargs: Any) -> Any:
         output = (spot.forward or hooked.original)(*args, **kwargs)
     else:
         spot.skipped += 1
-    if (hooked.module._forward_hooks or _global_forward_hooks) and sys._getframe(
-        1
-    ).f_code in CALLERS:
+    if (
+        has_hooks
+        and (hooked.module._forward_hooks or _global_forward_hooks)
+        and sys._getframe(1).f_code in CALLERS
+    ):
         hooked.follow_hooks()
         spot.owed = visit
         return output
     return run.output(spot, visit, output)
+
+
+def is_installed(forward: object) -> bool:
+    """Tell whether what stands in a module's `__dict__` as its forward was put there here."""
+    return type(forward) is partial and forward.func is _forward
 
 
 def _stand_in(hooked: Hooked) -> partial[Any]:
@@ -231,16 +241,39 @@ def _stand_in(hooked: Hooked) -> partial[Any]:
     return made
 
 
-def install(module: nn.Module, run: Run) -> Hooked:
-    """Put our forward on *module*, or join the runs for which it is there already."""
+def install(module: nn.Module, path: str, run: Run) -> Hooked:
+    """Put our forward on *module*, or join the runs for which it is there already.
+
+    Args:
+        module: The module.
+        path: Its name in the run's tree, which keeps what is put on it for later runs.
+        run: Asks for it.
+    """
     key = id(module)
     with _lock:
         hooked = _hooked.get(key)
-        if hooked is None:
-            hooked = _hooked[key] = Hooked(module, run)
-            hooked.put()
-        elif run not in hooked.runs:
-            hooked.runs.append(run)
+        if hooked is not None:
+            if run not in hooked.runs:
+                hooked.runs.append(run)
+            return hooked
+        spares: dict[str, partial[Any]] = run.tree.spares
+        stand_in = spares.get(path)
+        if stand_in is not None and "forward" not in module.__dict__:
+            hooked = cast("Hooked", stand_in.args[0])
+            if (
+                hooked.module is module
+                and not hooked.runs
+                and getattr(hooked.original, "__func__", None) is type(module).forward
+            ):
+                _hooked[key] = hooked
+                hooked.runs.append(run)
+                hooked.put(stand_in)
+                return hooked
+        hooked = _hooked[key] = Hooked(module, run)
+        stand_in = _stand_in(hooked)
+        if hooked.own is _MISSING:
+            spares[path] = stand_in
+        hooked.put(stand_in)
     return hooked
 
 

@@ -89,6 +89,12 @@ class Modes:
             and copy_context() == self.context
         )
 
+    def exchange(self) -> Modes:
+        """Set these modes, at a switch between block and model; give those that were set."""
+        now = Modes()
+        self.set(now)
+        return now
+
     def set(self, now: Modes) -> None:
         """Set these modes.
 
@@ -188,36 +194,3 @@ def _set_default(variable: ContextVar[Any]) -> None:
     except LookupError:
         return
     variable.set(default)
-
-
-def enter_block(kept: Modes) -> Modes:
-    """A block resumes: set its modes.
-
-    Args:
-        kept: The modes with which it suspended.
-
-    Returns:
-        The model's modes, for `leave_block`; *kept* itself if they are the same.
-    """
-    if kept.hold():
-        return kept
-    now = Modes()
-    kept.set(now)
-    return now
-
-
-def leave_block(kept: Modes, model: Modes) -> Modes:
-    """A block has suspended or ended: set the model's modes again.
-
-    Args:
-        kept: The modes with which it had resumed.
-        model: What `enter_block` gave.
-
-    Returns:
-        The block's modes, to be kept until it resumes.
-    """
-    if kept is model and kept.hold():
-        return kept
-    now = Modes()
-    model.set(now)
-    return now

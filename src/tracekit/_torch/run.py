@@ -18,7 +18,7 @@ from . import hooks
 from .batch import Shared, join_parts
 from .foresight import is_past
 from .held import Held
-from .modes import Modes, enter_block, leave_block
+from .modes import Modes
 from .regions import eagerly, is_compiled, refuse_write
 from .values import LEAVES
 
@@ -115,19 +115,20 @@ class Run(Host):
     refuse: Callable[[Worker, Read], BaseException | None] | None = None
     names_bound: Callable[[Worker], object] | None = None
 
+    forwarding = False
+    began = False
+    outer: Run | None = None
+    frame: FrameType | None = None
+    modes: Modes
+    returning: Spot | None = None
+    held: Held | None = None
+
     def __init__(self, tree: Tree, owner: object, once: str | None) -> None:
         self.tree = tree
         self.once = once
         self.interleaver = Interleaver(self, (tree, owner, *tree.origins))
         self.spots: dict[Hooked, Spot] = {}
         self.paths: dict[str, Spot] = {}
-        self.forwarding = False
-        self.began = False
-        self.outer: Run | None = None
-        self.frame: FrameType | None = None
-        self.modes: Modes
-        self.returning: Spot | None = None
-        self.held: Held | None = None
 
     def execute(
         self,
@@ -176,7 +177,7 @@ class Run(Host):
                 finally:
                     self.forwarding = False
             if self.held is not None:
-                self.held.model_ran(all_of_them=True)
+                self.held.run_ended()
             problem = interleaver.finish(error, last)
             if problem is not None:
                 if problem is not error:
@@ -281,13 +282,15 @@ class Run(Host):
             # It starts under the modes of the `with` line, which are set now.
             worker.modes = self.modes
             return before, self.modes
-        return before, enter_block(modes)
+        return before, modes if modes.hold() else modes.exchange()
 
     def leave(self, worker: Worker, before: tuple[bool, Modes]) -> None:
         if worker.body.is_apart:
             worker.body.suspend()
         self.forwarding, model = before
-        worker.modes = leave_block(worker.modes, model)
+        modes = worker.modes
+        if modes is not model or not modes.hold():
+            worker.modes = model.exchange()
         standing = self.interleaver.standing
         if self.held is not None and self.held.block_ran(standing) and standing is not None:
             refusal = self.written(worker, standing)
@@ -375,13 +378,15 @@ class Run(Host):
                     why="it does not call its children from Python in the thread of the run",
                     fix=f"ask for `{spell(name, 'output')}`, or trace the plain module",
                 )
-        running = self._running_unhooked() if late else ()
+        running: list[nn.Module] | None = None if late else []
         for name, module in chain:
             if name in self.paths or (name == self.once and module is not target):
                 continue
             if type(module).forward is _UNIMPLEMENTED and "forward" not in module.__dict__:
                 continue
-            if module in running:
+            if running is None and not _calls_nothing(module):
+                running = self._running_unhooked()
+            if running and module in running:
                 if module is target:
                     return NeverRanError(
                         f"`{spell(path, '')}` is running already, and nothing was asked of it "
@@ -414,7 +419,7 @@ class Run(Host):
         if self.eager is None and is_compiled(module):
             self.eager = eagerly(module, name)
             self.eager.__enter__()
-        hooked = hooks.install(module, self)
+        hooked = hooks.install(module, name, self)
         # One module may stand in the tree under two names; calls of it are its visits.
         spot = self.spots.get(hooked)
         if spot is None:
@@ -490,6 +495,15 @@ class Run(Host):
             _NEVER_CALLED,
             "ask for the module around it",
         )
+
+
+def _calls_nothing(module: nn.Module) -> bool:
+    """Whether the model cannot stand inside *module*: one of torch's own, without children."""
+    return (
+        not module._modules
+        and type(module).__module__.startswith("torch.nn.modules.")
+        and "forward" not in module.__dict__
+    )
 
 
 def edited_call(

@@ -66,6 +66,7 @@ class Tree:
         origins: The trees that this one is an edited copy of: their nodes mean the same modules.
         aliases: Names given by `rename=`: of a node's path, the alias and the real path below.
         places: What is asked for and is no module, by path.
+        spares: What `hooks` put on modules in earlier runs, by path.
     """
 
     def __init__(self, root: nn.Module, node_class: type[Node]) -> None:
@@ -79,6 +80,7 @@ class Tree:
         self.edits: list[Any] = []
         self.origins: tuple[Tree, ...] = ()
         self.places: dict[str, Place] = {}
+        self.spares: dict[str, Any] = {}
         self._paths: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
