@@ -338,16 +338,16 @@ class ExitTracingException(BaseException):
     A `BaseException`, so that no handler of the frame that says `except Exception` stops it.
     """
 
-
-ExitTracingException.__module__ = _PUBLIC_MODULE
-
-
     def __str__(self) -> str:
         # Only a context manager of the user's own can let it out.
         return (
             "a context manager around a tracer has not called the tracer's `__exit__` with this "
             "exception, so the block has not run"
         )
+
+
+ExitTracingException.__module__ = _PUBLIC_MODULE
+
 
 def _page() -> Path:
     """Find `errors.md`: beside this file in a wheel, in `docs` in a checkout."""
