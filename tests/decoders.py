@@ -41,6 +41,11 @@ _MORE = [
         "FalconForCausalLM",
         _config("FalconConfig", alibi=True, new_decoder_architecture=False, **TEXT, **DEEP),
     ),
+    _family(
+        "falcon-groups",
+        "FalconForCausalLM",
+        _config("FalconConfig", num_kv_heads=2, new_decoder_architecture=True, **TEXT, **DEEP),
+    ),
     _family("olmo", "OlmoForCausalLM", _config("OlmoConfig", **TEXT, **DEEP, **GROUPED)),
     _family("olmo2", "Olmo2ForCausalLM", _config("Olmo2Config", **TEXT, **DEEP, **GROUPED)),
 ]
@@ -82,6 +87,8 @@ def tokenizer(*, bos: bool = False, chat: bool = True) -> Any:
         eos_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
+        # As a decoder's tokenizer has it; older versions add types of tokens by themselves.
+        model_input_names=["input_ids", "attention_mask"],
     )
     if chat:
         made.chat_template = CHAT

@@ -24,15 +24,19 @@ from tracekit.errors import (
     PromptError,
     ScanMismatchError,
     UnsupportedGenerationError,
+    UnsupportedModuleError,
     WeightsNotLoadedError,
     WrongModelClassError,
 )
 from tracekit.hf import LanguageModel, TransformersModel
+from tracekit.hf._names import sizes
+from tracekit.hf._views import head_site
 
 LONG = "The Eiffel Tower is in the city of"
 SHORT = "Rome is in"
 NO_ATTENTION = ("mamba", "mamba2")
 NO_MLP = (*NO_ATTENTION, "opt")
+inference = torch.inference_mode
 
 
 @pytest.fixture(autouse=True)
@@ -295,7 +299,7 @@ class TestEveryFamily:
 
 
 class TestHeads:
-    @pytest.mark.parametrize("family", sorted(DECODERS.keys() - {*NO_ATTENTION, "deepseekv3"}))
+    @pytest.mark.parametrize("family", sorted(DECODERS.keys() - {*NO_ATTENTION}))
     def test_heads_make_the_attention_that_the_model_makes(self, family):
         """q, k and v have the shapes of their heads; z mixed by the output projection is output."""
         model = built(family)
@@ -307,8 +311,11 @@ class TestHeads:
             parts["z"] = attn.z
             out = attn.output
         n, kv, d = model.n_heads, model.n_kv_heads, model.d_head
+        # In a latent attention, queries have a rotary part besides.
+        rotary = 8 if family == "deepseekv3" else 0
 
-        assert (1, 8, n, d) == parts["q"].shape == parts["z"].shape
+        assert (1, 8, n, d + rotary) == parts["q"].shape
+        assert (1, 8, n, d) == parts["z"].shape
         assert (1, 8, kv, d) == parts["k"].shape == parts["v"].shape
         # The first token can only look at itself, so each head gives its group's value; except
         # where a sink takes a share of the attention.
@@ -318,13 +325,16 @@ class TestHeads:
             )
         assert (1, 8, 32) == out.shape
 
-    @pytest.mark.parametrize("family", ["gpt2", "llama", "neox", "bloom", "falcon", "phi3"])
+    @pytest.mark.parametrize(
+        "family",
+        ["gpt2", "llama", "neox", "bloom", "falcon", "falcon-groups", "phi3", "deepseekv3"],
+    )
     @pytest.mark.parametrize("name", ["q", "k", "v", "z"])
     def test_an_edit_in_place_and_an_assignment_do_the_same(self, family, name):
         model = built(family)
         results = []
-        for assign in (False, True):
-            with torch.no_grad(), model.trace(LONG):
+        for assign, mode in ((False, torch.no_grad), (True, torch.no_grad), (False, inference)):
+            with mode(), model.trace(LONG):
                 attn = model.layers[0].attn
                 heads = getattr(attn, name)
                 if assign:
@@ -337,8 +347,58 @@ class TestHeads:
         with torch.no_grad():
             plain = model._module(**encoded(LONG)).logits
 
-        assert torch.equal(*results)
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2])
         assert not torch.equal(plain, results[0])
+
+    @pytest.mark.parametrize("family", ["gpt2", "llama", "neox", "falcon-groups", "deepseekv3"])
+    def test_they_have_gradients(self, family):
+        """Those by which a small change of the heads changes the loss."""
+        model = built(family)
+        loud(model._module)
+        names = ("q", "k", "v", "z")
+        plain = model._module(**encoded(LONG)).logits
+        with model.trace(LONG):
+            attn = model.layers[0].attn
+            heads = [getattr(attn, name) for name in names]
+            logits = model.output.logits
+            loss = logits.double().square().sum()
+            with loss.backward():
+                grads = [one.grad for one in reversed(heads)][::-1]
+        assert torch.equal(plain, logits)
+        for name, grad in zip(names, grads, strict=True):
+            change = grad / grad.norm() * 1e-2
+            losses = []
+            for sign in (1, -1):
+                with torch.no_grad(), model.trace(LONG):
+                    part = getattr(model.layers[0].attn, name)
+                    part += sign * change
+                    losses.append(model.output.logits.double().square().sum())
+            torch.testing.assert_close(
+                (losses[0] - losses[1]) / 2, (grad * change).double().sum(), rtol=0.03, atol=1e-6
+            )
+
+    def test_gradients_of_each_invokes_own_heads(self):
+        model = built()
+        alone = []
+        for text in (LONG, SHORT):
+            with model.trace(text):
+                heads = model.layers[1].attn.v
+                loss = model.output.logits.square().sum()
+                with loss.backward():
+                    alone.append(heads.grad)
+        with model.trace() as tracer:
+            with tracer.invoke(LONG):
+                one = model.layers[1].attn.v
+                first = model.output.logits.square().sum()
+                with first.backward(retain_graph=True):
+                    grad = one.grad
+            with tracer.invoke(SHORT):
+                other = model.layers[1].attn.v
+                other[:, :, 0] *= 2
+
+        torch.testing.assert_close(alone[0], grad, rtol=1e-4, atol=1e-4)
+        assert alone[1].shape[1] == 3
 
     def test_ablating_a_head_is_what_a_hook_would_do(self):
         model = built("llama")
@@ -360,30 +420,104 @@ class TestHeads:
         assert torch.equal(expected, got)
 
     def test_what_is_not_known(self):
-        model = built("deepseekv3")
-        with pytest.raises(NoStandardNameError, match="has no heads `k` that are known"):
-            model.trace(SHORT).run(lambda: model.layers[0].attn.k)
+        attention = torch.nn.ModuleDict({"mixed": torch.nn.Linear(2, 2)})
+        known = sizes(DECODERS["llama"].build().config)
+        for name in ("q", "z"):
+            with pytest.raises(NoStandardNameError, match=f"has no heads `{name}` that are known"):
+                head_site(attention, name, known)
 
     def test_grouped_queries_of_one_projection_lie_apart(self):
-        config = transformers.FalconConfig(
-            vocab_size=97,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_kv_heads=2,
-            new_decoder_architecture=True,
-            bos_token_id=1,
-            eos_token_id=2,
-        )
-        model = LanguageModel(transformers.FalconForCausalLM(config).eval(), tokenizer())
+        model = built("falcon-groups")
         with torch.no_grad(), model.trace(SHORT):
             attn = model.layers[0].attn
-            values = attn.v
+            whole = model.transformer.h[0].self_attention.query_key_value.output
+            queries, keys, values = attn.q, attn.k, attn.v
             z = attn.z
-        torch.testing.assert_close(z[:, 0], values[:, 0].repeat_interleave(2, 1))
+        lying = whole.unflatten(-1, (2, 4, 8))
 
-        with pytest.raises(NoStandardNameError, match="has no heads `q`"):
-            model.trace(SHORT).run(lambda: model.layers[0].attn.q)
+        torch.testing.assert_close(z[:, 0], values[:, 0].repeat_interleave(2, 1))
+        assert torch.equal(queries, torch.cat([lying[:, :, 0, :2], lying[:, :, 1, :2]], 2))
+        assert torch.equal(keys, lying[..., 2, :])
+        assert torch.equal(values, lying[..., 3, :])
+
+    def test_of_a_latent_attention_are_what_each_head_makes_of_what_all_share(self):
+        model = built("deepseekv3")
+        inner = model._module.model.layers[0].self_attn
+        with torch.no_grad(), model.trace(LONG):
+            attn = model.layers[0].attn
+            shared = attn.kv_a_layernorm.output
+            keys, values = attn.k, attn.v
+        with torch.no_grad():
+            both = inner.kv_b_proj(shared).reshape(1, 8, 4, -1)
+
+        assert torch.equal(both[..., : inner.qk_nope_head_dim], keys)
+        assert torch.equal(both[..., inner.qk_nope_head_dim :], values)
+
+
+class TestSkip:
+    """Under a standard name one tensor is an output, also where the module returns a tuple."""
+
+    @pytest.mark.parametrize("rows", [1, 2])
+    @pytest.mark.parametrize("part", ["layer", "attn", "mlp"])
+    @pytest.mark.parametrize("family", ["gpt2", "llama", "bloom", "falcon", "gptoss", "mamba"])
+    def test_does_what_assigning_the_output_does(self, family, part, rows):
+        if family in NO_MLP and part != "layer":
+            pytest.skip("no such part")
+        model = built(family)
+        value = torch.randn(rows, 3, 32, generator=torch.Generator().manual_seed(0))
+        ids = [[5, 6, 7], [8, 9, 10]][:rows]
+        results = []
+        for skips in (True, False):
+            with torch.no_grad(), model.trace(ids):
+                layer = model.layers[0]
+                node = layer if part == "layer" else getattr(layer, part)
+                if skips:
+                    node.skip(value.clone())
+                else:
+                    node.output = value.clone()
+                results.append(model.output.logits)
+
+        assert torch.equal(*results)
+
+    def test_in_an_invoke_and_on_shapes(self):
+        model = built("llama")
+        zeros, ones = torch.zeros(1, 3, 32), torch.ones(1, 3, 32)
+        skipped, expected = [], []
+        with torch.no_grad(), model.trace() as tracer:
+            with tracer.invoke([[5, 6, 7]]):
+                model.layers[0].attn.skip(zeros)
+                skipped.append(model.output.logits)
+            with tracer.invoke([[8, 9, 10]]):
+                model.layers[0].attn.skip(ones)
+                skipped.append(model.output.logits)
+        for ids, value in (([5, 6, 7], zeros), ([8, 9, 10], ones)):
+            with torch.no_grad(), model.trace(ids):
+                model.layers[0].attn.output = value
+                expected.append(model.output.logits)
+        with model.scan(SHORT):
+            model.layers[0].attn.skip(zeros)
+            shape = model.output.logits.shape
+
+        torch.testing.assert_close(expected, skipped)
+        assert (1, 3, 97) == shape
+
+    def test_what_a_module_returns_itself_is_given_on(self):
+        model = built("llama")
+        with torch.no_grad(), model.trace(SHORT):
+            model.layers[0].attn.skip((torch.zeros(1, 3, 32), None))
+            out = model.layers[0].attn.output
+
+        assert (1, 3, 32) == out.shape
+
+    def test_of_a_model_that_cannot_be_run_on_shapes(self, monkeypatch):
+        def fail(*_):
+            raise RuntimeError("no shapes")
+
+        monkeypatch.setattr("tracekit.hf._returns.FakeRun", fail)
+        model = built()
+
+        with pytest.raises(UnsupportedModuleError, match="what `transformer.h.0.attn` returns"):
+            model.trace(SHORT).run(lambda: model.layers[0].attn.skip(torch.zeros(1, 3, 32)))
 
 
 class TestNames:

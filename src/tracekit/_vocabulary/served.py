@@ -21,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Self
 
+import torch
 from torch import Tensor, nn
 
 from .._interleave.requests import Read, View, Write
@@ -89,7 +90,7 @@ class Served(Port):
         answer_now(Write(owner, path, self.port, value, self._view(obj)))
 
     def _view(self, node: Any) -> View:
-        return View(self.name, partial(self._get, node), partial(self._put, node), _watch)
+        return View(self.name, partial(self._get, node), partial(self._put, node), watch_copies)
 
     def _get(self, node: Any, whole: Any) -> Any:
         return self._reader(node, _PORTS[self.base][1](whole))
@@ -107,15 +108,27 @@ class Served(Port):
         return whole if new is None or new is value else put(whole, new)
 
 
-def _watch(view: Any, whole: Any) -> Callable[[], bool]:
-    """Make what tells whether a view was edited in a way that did not reach the value."""
+def watch_copies(view: Any, whole: Any) -> Callable[[], bool]:
+    """Make what tells whether a view was edited in a way that did not reach the value.
+
+    Args:
+        view: What was taken out of the value: views of its tensors, or copies.
+        whole: The value.
+
+    Returns:
+        A function without arguments; true once a copy was edited in place.
+    """
     own = {_storage(tensor) for tensor in tensors(whole)}
-    copies = [
-        (tensor, tensor._version)
-        for tensor in tensors(view)
-        if not tensor.is_inference() and _storage(tensor) not in own
-    ]
-    return lambda: any(tensor._version != version for tensor, version in copies)
+    copies = [tensor for tensor in tensors(view) if _storage(tensor) not in own]
+    # Inference tensors count no versions, so what they were is kept.
+    before = [one.clone() if one.is_inference() else one._version for one in copies]
+    return lambda: any(map(_edited, copies, before))
+
+
+def _edited(tensor: Tensor, before: Tensor | int) -> bool:
+    if isinstance(before, Tensor):
+        return not torch.equal(tensor, before)
+    return tensor._version != before
 
 
 def _storage(tensor: Tensor) -> int:

@@ -19,17 +19,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from tracekit._torch import hooks
 from tracekit._torch.batch import Joined
 from tracekit.errors import (
     GenerateOnlyError,
     NoStandardNameError,
     NoTokenizerError,
-    PromptError,
     UnsupportedGenerationError,
     WrongModelClassError,
 )
 
 from ._inputs import Reader
+from ._lens import lens, most_probable
 from ._load import (
     Checkpoint,
     current_device,
@@ -48,6 +49,7 @@ from ._parts import (
     StandardPart,
 )
 from ._prompts import Prompt, rows_of
+from ._returns import items_returned
 from ._tokens import Tokens, tokens_of
 from ._tracer import TransformersTracer
 from ._weights import keeps_no_weights, no_weights
@@ -156,6 +158,7 @@ class TransformersModel(Part):
         fill = object.__setattr__
         fill(self, "_standard_parts", weakref.WeakValueDictionary())
         fill(self, "_first_rows", set())
+        fill(self, "_returned", {})
         fill(
             self,
             "_reader",
@@ -169,7 +172,7 @@ class TransformersModel(Part):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds; the reader is made again."""
-        made_again = ("_reader", "_standard_parts", "_first_rows")
+        made_again = ("_reader", "_standard_parts", "_first_rows", "_returned")
         return {k: v for k, v in super().__getstate__().items() if k not in made_again}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -182,6 +185,7 @@ class TransformersModel(Part):
     _given_processor: Any
     _standard_parts: weakref.WeakValueDictionary[str, StandardPart]
     _first_rows: set[str]
+    _returned: dict[str, int | None]
     _anatomy: Anatomy | NoStandardNameError
     _reader: Reader
 
@@ -355,6 +359,17 @@ class TransformersModel(Part):
             for index, name in enumerate(where.attn)
             if name is not None or "mixer" in stack[index]._modules  # type: ignore[index]
         ]
+
+    def _items_returned(self, path: str) -> int | None:
+        """How many items a standard part returns in a tuple; `None` for a part that gives a tensor.
+
+        Raises:
+            UnsupportedModuleError: `unsupported-module`. The model cannot be run on shapes.
+        """
+        known = self._returned
+        if path not in known:
+            known.update(items_returned(self._module, self.anatomy, path))
+        return known.get(path)
 
     def _called_in_generate(self) -> str:
         """Path of the module that `generate` calls: an adapter's wrapper hands it to what it wraps."""
@@ -557,27 +572,9 @@ class TransformersModel(Part):
         Returns:
             Logits, shape (..., d_vocab), scaled and capped as the model does it.
         """
-        where = self.anatomy
-        if where.lm_head is None:
-            raise NoStandardNameError(
-                f"`{type(self._module).__name__}` has no head", fix="load it with one"
-            )
-        if where.norm is not None:
-            hidden = self._module.get_submodule(where.norm)(hidden)
-        parent = self._module.get_submodule(where.layers.rpartition(".")[0])
-        project_out = getattr(parent, "project_out", None)
-        if project_out is not None:
-            hidden = project_out(hidden)
-        logits: Tensor = self._module.get_submodule(where.lm_head)(hidden)
-        config = self._module.config.get_text_config()  # type: ignore[union-attr, operator]
-        scale = getattr(config, "logit_scale", None)
-        if scale is not None:
-            logits = logits * scale
-        divisor = getattr(config, "logits_scaling", None)
-        if divisor is not None:
-            logits = logits / divisor
-        cap = getattr(config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        if hooks.current_run() is None:
+            self.dispatch()
+        return lens(self._module, self.anatomy, hidden)
 
     def next_tokens(self, logits: Tensor, k: int = 5) -> list[list[tuple[str, float]]]:
         """Say which tokens are the most probable ones.
@@ -590,18 +587,7 @@ class TransformersModel(Part):
         Returns:
             For each row, text and probability of the *k* best, best first.
         """
-        if logits.dim() not in (2, 3) or logits.shape[-1] < k:
-            raise PromptError(
-                f"logits of shape {tuple(logits.shape)}",
-                fix="model.next_tokens(model.output.logits)",
-            )
-        last = logits[:, -1] if logits.dim() == 3 else logits
-        best, ids = last.detach().float().softmax(-1).topk(k)
-        decode = self.tokenizer.decode
-        return [
-            [(decode([one]), p) for one, p in zip(row, ps, strict=True)]
-            for row, ps in zip(ids.tolist(), best.tolist(), strict=True)
-        ]
+        return most_probable(logits, k, self.tokenizer.decode)
 
 
 class LanguageModel(TransformersModel):

@@ -45,7 +45,7 @@ class Sizes:
         d_model: Width of the residual stream.
         n_heads: Query heads of an attention.
         n_kv_heads: Key and value heads; fewer than `n_heads` under grouped-query attention.
-        d_head: Width of a head.
+        d_head: Width of a head; where keys and values differ, of its values.
         d_vocab: Entries of the vocabulary.
     """
 
@@ -167,7 +167,9 @@ def sizes(config: Any) -> Sizes:
     n_kv_heads, d_head = n_heads, None
     if n_heads is not None:
         n_kv_heads = first("num_key_value_heads") or _falcon_kv_heads(text, n_heads) or n_heads
-        d_head = first("head_dim", "v_head_dim") or d_model // n_heads
+        # A latent attention calls the width of its rotary part `head_dim`.
+        order = ("head_dim", "v_head_dim") if first("kv_lora_rank") is None else ("v_head_dim",)
+        d_head = first(*order) or d_model // n_heads
     return Sizes(n_layers, d_model, n_heads, n_kv_heads, d_head, d_vocab)
 
 

@@ -123,8 +123,34 @@ class StandardPart(Part):
     def _whole(self) -> TransformersModel:
         return self._owner
 
+    def skip(self, value: Any) -> None:
+        """Let the module not run in this visit; *value* is its output.
+
+        Args:
+            value: One tensor, also where the module returns it in a tuple; the tuple's other items
+                are `None` then. A tuple is given on as it is.
+
+        Raises:
+            UnsupportedGenerationError: `unsupported-generation`. In a generation, for a module
+                that holds an attention: its cache would lack this step's keys and values.
+            UnsupportedModuleError: `unsupported-module`. What the module returns is not known.
+        """
+        super().skip(self._as_returned(value))
+
+    def _as_returned(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        items = self._whole._items_returned(self._path)
+        return value if items is None else (value, *(None,) * (items - 1))
+
     def _standard(self, path: str) -> StandardPart:
         return self._whole._standard(path)
+
+
+@suspending(StandardPart.skip)
+def _skip_standard(self: StandardPart, value: Any) -> Any:
+    self._refuse_short_cache()
+    yield from ask(Skip(self._tree, self._path, self._as_returned(value)))
 
 
 class StandardLayers(StandardPart):

@@ -2,11 +2,13 @@
 
 Each is a `View` of a site's value: how the part is taken out, and how a new part is put back. What
 is taken out is a view of the model's own tensor wherever that is possible, so that an in-place edit
-of it reaches the model.
+of it reaches the model; a copy is put back when it was edited, and with gradients on what was taken
+out is always put back, with the same values, so that it is part of the graph.
 
-Projections of an attention are named and laid out in four ways: one module each, one module with
+Projections of an attention are named and laid out in five ways: one module each, one module with
 queries, keys and values side by side (GPT-2, Phi-3), one with them interleaved by head (GPT-NeoX,
-Bloom), and Falcon's, where groups of query heads are followed by their keys and values.
+Bloom), Falcon's, where groups of query heads are followed by their keys and values, and that of
+DeepSeek-V3, where one module gives the keys and values of each head from what all heads share.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from tracekit._interleave.requests import Read, View, Write
 from tracekit._protocol import ask
 from tracekit._torch.tree import Port, answer_now
 from tracekit._torch.values import first_input, with_first_input
+from tracekit._vocabulary.served import watch_copies
 from tracekit.errors import DevicesDifferError, NoStandardNameError
 
 from ._habits import warn_of_first_row
@@ -32,7 +36,11 @@ if TYPE_CHECKING:
 
 _OUT: Final = ("o_proj", "out_proj", "c_proj", "dense", "wo")
 _SEPARATE: Final = {"q": "q_proj", "k": "k_proj", "v": "v_proj"}
+_LATENT: Final = "kv_b_proj"
 _ORDER: Final = ("q", "k", "v")
+
+_PUT_BACK: Final[WeakTensorKeyDictionary] = WeakTensorKeyDictionary()
+"""Heads that are part of the graph, or are about to be."""
 
 
 def first_tensor(value: Any) -> Any:
@@ -120,7 +128,9 @@ def head_site(attention: nn.Module, name: str, sizes: Sizes) -> HeadSite:
 
     Returns:
         The place. Taken out, heads have shape (batch, seq, heads, d_head), where heads is
-        `n_kv_heads` for keys and values.
+        `n_kv_heads` for keys and values. In a latent attention (DeepSeek-V3) keys are each head's
+        own part, without the rotary one, which all heads share; and where its cache holds what
+        they are made from, seq counts the columns of the cache.
 
     Raises:
         NoStandardNameError: `no-standard-name`. The attention has another build.
@@ -136,6 +146,15 @@ def head_site(attention: nn.Module, name: str, sizes: Sizes) -> HeadSite:
             raise _unknown(attention, name, "no output projection")
         return HeadSite(prefix + out, "input", _heads_of_input(sizes.n_heads))
     heads = sizes.n_heads if name == "q" else sizes.n_kv_heads
+    latent = children.get(_LATENT)
+    if latent is not None:
+        if name == "q":
+            child = "q_proj" if children.get("q_proj") is not None else "q_b_proj"
+            return HeadSite(prefix + child, "output", _heads_of_output(name, heads))
+        own = getattr(inner, "qk_nope_head_dim", None)
+        if own is None:
+            raise _unknown(attention, name, f"its parts are {', '.join(children)}")
+        return HeadSite(prefix + _LATENT, "output", _of_latent(name, sizes.n_heads, own))
     if _SEPARATE[name] in children:
         return HeadSite(prefix + _SEPARATE[name], "output", _heads_of_output(name, heads))
     if "c_attn" in children and not getattr(inner, "is_cross_attention", False):
@@ -144,9 +163,6 @@ def head_site(attention: nn.Module, name: str, sizes: Sizes) -> HeadSite:
         widths = (sizes.n_heads, sizes.n_kv_heads, sizes.n_kv_heads)
         return HeadSite("qkv_proj", "output", _side_by_side(name, widths))
     if "query_key_value" in children:
-        if name == "q" and sizes.n_kv_heads not in {1, sizes.n_heads}:
-            # One tensor of all query heads would be a copy, and an edit of it would be lost.
-            raise _unknown(attention, name, "groups of query heads lie apart in one projection")
         return HeadSite("query_key_value", "output", _grouped(name, sizes))
     raise _unknown(attention, name, f"its parts are {', '.join(children)}")
 
@@ -172,7 +188,7 @@ def _heads_of_output(name: str, heads: int) -> View:
     def put(value: Tensor, new: Tensor) -> Tensor:
         return new.to(value).reshape(value.shape)
 
-    return View(name, get, put)
+    return View(name, get, put, _watch)
 
 
 def _heads_of_input(heads: int) -> View:
@@ -184,7 +200,18 @@ def _heads_of_input(heads: int) -> View:
         tensor: Tensor = first_input(value)
         return with_first_input(value, new.to(tensor).reshape(tensor.shape))
 
-    return View("z", get, put)
+    return View("z", get, put, _watch)
+
+
+def _of_latent(name: str, heads: int, own: int) -> View:
+    """Head after head, each of a key without its rotary part and of a value."""
+    part = slice(None, own) if name == "k" else slice(own, None)
+
+    def get(value: Tensor) -> Tensor:
+        # Newer versions treat what is shared as one head: (batch, 1, seq, heads * width).
+        return _unflatten(value, -1, (heads, -1)).flatten(1, -3)[..., part]
+
+    return View(name, get, _put_into(get), _watch)
 
 
 def _side_by_side(name: str, heads: tuple[int, int, int]) -> View:
@@ -195,7 +222,7 @@ def _side_by_side(name: str, heads: tuple[int, int, int]) -> View:
         start = sum(heads[:index])
         return _unflatten(value, -1, (sum(heads), -1)).narrow(-2, start, heads[index])
 
-    return View(name, get, _put_into(get))
+    return View(name, get, _put_into(get), _watch)
 
 
 def _grouped(name: str, sizes: Sizes) -> View:
@@ -220,7 +247,20 @@ def _grouped(name: str, sizes: Sizes) -> View:
             lying[..., each if name == "k" else each + 1, :] = new.to(value)
         return whole
 
-    return View(name, get, put)
+    # Query heads of several groups lie apart, so that all of them in one tensor are a copy.
+    return View(name, get, put, _watch)
+
+
+def _watch(heads: Tensor, whole: Any) -> Callable[[], bool]:
+    """Make what tells whether heads have to be put back.
+
+    Edited copies have to, and once all that may be asked for a gradient: a gradient flows only
+    through the very tensor that was handed out, and the model goes on with another one.
+    """
+    if not heads.requires_grad or heads in _PUT_BACK:
+        return watch_copies(heads, whole)
+    _PUT_BACK[heads] = True
+    return lambda: True
 
 
 def _put_into(get: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
