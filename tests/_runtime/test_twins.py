@@ -19,6 +19,7 @@ from tracekit._bytecode.facts import NESTED_GENERATORS_USE_THE_C_STACK
 from tracekit._runtime import twins
 from tracekit._runtime.guards import forget
 from tracekit._runtime.resolve import call, resolve
+from tracekit.testing import same_as_inline
 
 
 def load(path, name):
@@ -265,3 +266,33 @@ def test_marking_a_package_leaves_no_twin_of_code_that_dies():
     gc.collect()
 
     assert key not in twins._TWINS
+
+
+PROGRESS = """
+import os
+with open(os.devnull, "w") as nowhere:
+    def items():
+        for i in range(3):
+            yield ask(i)
+    with trace():
+        seen = [x for x in tqdm(items(), file=nowhere)]
+        sums = sum(auto(map(ask, [1, 2]), file=nowhere, total=2))
+        pairs = dict(zip("ab", tqdm(items(), disable=True)))
+        with tqdm(total=2, file=nowhere) as bar:
+            bar.update(ask(2))
+            done = bar.n
+        try:
+            for x in tqdm(items(), file=nowhere):
+                raise KeyError(x)
+        except KeyError as error:
+            caught = str(error)
+    del bar
+"""
+
+
+def test_a_progress_bar_hands_on_what_waits():
+    """Everybody's library that keeps what it was handed, and steps it later."""
+    progress = pytest.importorskip("tqdm")
+    automatic = pytest.importorskip("tqdm.auto")
+
+    same_as_inline(PROGRESS, {"tqdm": progress.tqdm, "auto": automatic.tqdm})

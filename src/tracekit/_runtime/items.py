@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from .._protocol import END, Carrier, Item, Raised, suspending
 from ..errors import CannotSuspendError
+from .refusals import stepped
 from .twins import ORIGINALS
 
 Driven = Generator[Any, Any, Any]
@@ -113,33 +114,35 @@ def refusal(driven: Driven) -> CannotSuspendError:
     Args:
         driven: The suspended generator, from which the asking code is found.
     """
-    code, lineno = _asking(driven)
+    first, code, lineno = _asking(driven)
+    seen, fix = stepped(first.co_qualname)
     return CannotSuspendError(
-        f"a model value is asked for in `{code.co_qualname}`, which runs under C code",
+        f"a model value is asked for in `{code.co_qualname}`, which cannot wait for the model",
         where=f"{code.co_filename}:{lineno}",
-        seen=f"`{code.co_qualname}` is stepped by code that was not rewritten (a C function, "
-        "or an installed library)",
-        why="a block is one generator; it can suspend through rewritten Python frames only",
-        fix="read the values first, with a comprehension or `list(...)`, and pass those on; or "
-        'mark the library that stands between: `tracekit.touches_models("package")`',
+        seen=seen,
+        why="a block waits as a generator, through the Python frames of the block and of the "
+        "functions that it calls",
+        fix=fix,
     )
 
 
-def _asking(driven: Any) -> tuple[CodeType, int]:
-    """The innermost code of a user below a suspended generator, and its line."""
+def _asking(driven: Any) -> tuple[CodeType, CodeType, int]:
+    """The outermost and innermost code of a user in a suspended generator, and its line there."""
+    first: CodeType | None = None
     code, lineno = driven.gi_code, driven.gi_frame.f_lineno if driven.gi_frame else 0
     while isinstance(driven, GeneratorType) and driven.gi_frame is not None:
         twin = ORIGINALS.get(id(driven.gi_code))
         frame = driven.gi_frame
         if twin is not None:
             code, lineno = twin.original, frame.f_lineno
+            first = first or code
         below = driven.gi_yieldfrom
         if below is None and driven.gi_code is _ADVANCE:
             below = frame.f_locals["inner"]
         if below is None:
             break
         driven = below
-    return code, lineno
+    return first or code, code, lineno
 
 
 def _advance(owner: _Resumable, inner: Any, answer: object) -> Driven:

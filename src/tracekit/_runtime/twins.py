@@ -50,6 +50,12 @@ PLUMBING: Final = frozenset(
 )
 """Modules of the standard library that are rewritten, because they only pass calls on."""
 
+_HANDS_ITEMS_ON: Final = {
+    "tqdm.__iter__": os.path.join("tqdm", "std.py"),
+    "tqdm_notebook.__iter__": os.path.join("tqdm", "notebook.py"),
+}
+"""Methods of installed packages that only hand on the items of what they were made of."""
+
 _OURS: Final = str(Path(__file__).resolve().parent.parent) + os.sep
 _SITE: Final = re.compile(r"^(.*[\\/](?:site|dist)-packages)[\\/]([^\\/]+)")
 _NAMES_US: Final = re.compile(
@@ -202,6 +208,9 @@ def _judge(code: CodeType) -> bool:
         return False
     if id(code) in _ALWAYS:
         return True
+    file = _HANDS_ITEMS_ON.get(code.co_qualname)
+    if file is not None and code.co_filename.endswith(file):
+        return True
     return id(code) not in _NEVER and is_rewritten_file(code.co_filename)
 
 
@@ -231,6 +240,12 @@ def _judge_file(filename: str) -> bool:
     if path.startswith(_LIBRARY) or os.path.realpath(path).startswith(_LIBRARY):
         return os.path.realpath(path) in _PLUMBING_FILES
     return True
+
+
+def package_of(filename: str) -> str:
+    """The top-level name of the installed package that *filename* belongs to, or nothing."""
+    site = _SITE.match(os.path.abspath(filename))
+    return site[2].partition(".")[0] if site else ""
 
 
 def _dependants(folder: str) -> frozenset[str]:

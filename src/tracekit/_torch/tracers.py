@@ -10,8 +10,9 @@ from .._interleave.requests import Meet, Read
 from .._interleave.site import Site, spell
 from .._interleave.worker import Worker
 from .._protocol import UNBOUND, Abort, Raised, ask, suspending
+from .._runtime.refusals import cannot_wait
 from .._runtime.tracer import Backend, BlockBody, Body, Tracer
-from ..errors import CannotSuspendError, InvokeError, NotRunningError
+from ..errors import InvokeError, NotRunningError
 from . import calls as _calls  # noqa: F401 - fills the table of stand-ins
 from .batch import split_rows
 from .modes import Modes
@@ -430,12 +431,7 @@ class Meeting:
 
     def __call__(self) -> None:
         """Wait for the other blocks."""
-        raise CannotSuspendError(
-            "a barrier is called in code that cannot wait",
-            why="a block waits as a generator, through the Python frames of the block and of "
-            "the functions that it calls",
-            fix="call it in the block itself",
-        )
+        raise cannot_wait("a barrier", "call it in the block itself")
 
 
 @suspending(Meeting.__call__)

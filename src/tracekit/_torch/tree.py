@@ -20,7 +20,8 @@ from .._interleave.host import WAIT
 from .._interleave.requests import Read, Skip, View, Write
 from .._interleave.site import spell
 from .._protocol import Raised, Suspending, ask, suspending
-from ..errors import CannotSuspendError, NotRunningError, UnknownNameError
+from .._runtime.refusals import cannot_wait
+from ..errors import NotRunningError, UnknownNameError
 from . import hooks
 from .run import edited_call
 from .values import checked_inputs, first_input, with_first_input
@@ -251,13 +252,7 @@ def answer_now(request: Read) -> Any:
     if type(answer) is Raised:
         raise answer.error
     if answer is WAIT:
-        raise CannotSuspendError(
-            f"`{name}` is asked for in code that cannot wait for the model",
-            seen="the model does not stand at this place",
-            why="a block waits as a generator, through the Python frames of the block and of "
-            "the functions that it calls; this code is called in another way",
-            fix="read the value in the block first, and hand it over",
-        )
+        raise cannot_wait(f"`{name}`")
     return answer
 
 

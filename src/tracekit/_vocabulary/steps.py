@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .._interleave.position import Loop
 from .._interleave.requests import NextStep
 from .._protocol import Carrier, ask, suspending
+from .._runtime.refusals import cannot_wait
 from .._torch import hooks
-from ..errors import CannotSuspendError, NeverRanError, NotRunningError
+from ..errors import NeverRanError, NotRunningError
 from .stepblocks import StepBlock
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class StepIterator:
         return self
 
     def __next__(self) -> int:
-        raise _cannot_wait("the next step")
+        raise cannot_wait("the next step", _IN_THE_BLOCK)
 
     def __del__(self) -> None:
         # The loop was left, also by `break`, by `return` or by an error: what is asked for
@@ -135,7 +136,7 @@ def _next_step(self: StepIterator) -> Any:
 
 def go_on(owner: Any, steps: int) -> Any:
     """Make what is asked for from here on a matter of a later step; see `next`."""
-    raise _cannot_wait(f"{steps} steps further")
+    raise cannot_wait(f"{steps} steps further", _IN_THE_BLOCK)
 
 
 @suspending(go_on)
@@ -193,10 +194,4 @@ def clock_of(owner: Any) -> tuple[Run, Clock | None]:
     return run, run.interleaver.clock(path)
 
 
-def _cannot_wait(what: str) -> CannotSuspendError:
-    return CannotSuspendError(
-        f"{what} is asked for in code that cannot wait for the model",
-        why="a block waits as a generator, through the Python frames of the block and of the "
-        "functions that it calls",
-        fix="write the loop in the block itself, as `for step in tracer.iter[:]`",
-    )
+_IN_THE_BLOCK: Final = "write the loop in the block itself, as `for step in tracer.iter[:]`"
