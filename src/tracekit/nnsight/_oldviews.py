@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from .._interleave.requests import View, Write
 from .._protocol import ask
-from .._vocabulary.served import Served, _watch
+from .._vocabulary.served import Served, watch_copies
 from ._telling import gone
 
 
@@ -79,7 +79,7 @@ class eproperty(Served):  # noqa: N801 - the older name
 
     @property
     def _watch(self) -> Any:
-        return None if self._transform is None else _watch
+        return None if self._transform is None else watch_copies
 
     def _made(self, node: Any, whole: Any) -> Any:
         return whole if self._pre is None else self._pre(node, whole)
