@@ -172,7 +172,7 @@ def write_slot(frame: FrameType, index: int, value: object) -> None:
 
     Equivalent to an assignment (for `UNBOUND`: a `del`) in the frame, except that a cell in the
     slot is replaced and not filled. The old object is dropped after the write, so its finalizer
-    sees the new state. An interrupt that lands in here leaks at most one reference.
+    sees the new state.
 
     Args:
         frame: As for `read_slot`.
@@ -184,15 +184,17 @@ def write_slot(frame: FrameType, index: int, value: object) -> None:
 
 def store(array: Any, index: int, value: object) -> None:
     """Store an object in one slot of an array of words, or empty it; see `write_slot`."""
-    if value is UNBOUND:
-        old = array[index]
-        array[index] = 0
-    else:
-        _incref(value)
-        old = array[index]
-        array[index] = id(value)
-    if old:
-        _decref_address(old)
+    new = 0 if value is UNBOUND else id(value)
+    old = array[index]
+    # The interpreter handles signals when a call has returned: nothing comes between the write
+    # and the end of the call that counts it, and what that raises does not skip the other.
+    array[index] = new
+    try:
+        if new:
+            _incref(value)
+    finally:
+        if old:
+            _decref_address(old)
 
 
 # --- The snapshot of 3.11 and 3.12 ---------------------------------------------------------

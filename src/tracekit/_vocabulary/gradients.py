@@ -110,7 +110,7 @@ class _Backward(Host):
         self.names: dict[str, str] = {}
         self.passed: list[str] = []
         self._paths: dict[int, str] = {}
-        self._handles: list[Any] = []
+        self._hooks: list[_Hook] = []
 
     # Requests.
 
@@ -197,7 +197,10 @@ class _Backward(Host):
         order = _order(node)
         if path in self.passed or (order != _NO_ORDER and order > self.lowest):
             return NeverRanError("", where=worker.where())
-        self._handles.append(node.register_prehook(wrap_grad(self, path, node)))
+        hook = wrap_grad(self, path, node)
+        # Noted first: whatever interrupts the next line, the hook is emptied by `close`.
+        self._hooks.append(hook)
+        hook.handle = node.register_prehook(hook)
         return None
 
     def serve(self, path: str, node: Any, grads: Any) -> Any:
@@ -215,15 +218,40 @@ class _Backward(Host):
 
     def close(self) -> None:
         """Take the hooks off, and let go of the graph."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        for hook in self._hooks:
+            hook.empty()
+        self._hooks = []
         self.nodes = {}
         self.interleaver.close()
         del self.loss
 
 
-def wrap_grad(host: _Backward, path: str, node: Any) -> Callable[[Any], Any]:
+class _Hook:
+    """What is put on a node of the graph.
+
+    The graph lies in C++, where the garbage collector does not follow: a hook that stays there
+    must hold neither the node nor the pass.
+    """
+
+    __slots__ = ("handle", "host", "node", "path")
+
+    def __init__(self, host: _Backward, path: str, node: Any) -> None:
+        self.host: _Backward | None = host
+        self.path = path
+        self.node = node
+        self.handle: Any = None
+
+    def __call__(self, grads: Any) -> Any:
+        return None if self.host is None else self.host.serve(self.path, self.node, grads)
+
+    def empty(self) -> None:
+        """Take it off its node; where an interrupt has kept the handle from us, leave it empty."""
+        self.host = self.node = None
+        if self.handle is not None:
+            self.handle.remove()
+
+
+def wrap_grad(host: _Backward, path: str, node: Any) -> _Hook:
     """Make the hook that serves the gradients at one node of the graph.
 
     Args:
@@ -231,11 +259,7 @@ def wrap_grad(host: _Backward, path: str, node: Any) -> Callable[[Any], Any]:
         path: What the node is called in it.
         node: The node; its hooks are called with the gradients of its outputs.
     """
-
-    def serve_gradients(grads: Any) -> Any:
-        return host.serve(path, node, grads)
-
-    return serve_gradients
+    return _Hook(host, path, node)
 
 
 def _order(node: Any) -> int:
