@@ -46,6 +46,7 @@ from .facts import (
     SEND_LEAVES_THE_RECEIVER,
     YIELD_IN_SEND_LOOP,
 )
+from .names import read_first
 from .opcodes import (
     BEFORE_WITH,
     BINARY_OP,
@@ -125,7 +126,6 @@ from .opcodes import (
     WITH_EXCEPT_START,
     YIELD_VALUE,
 )
-from .names import read_first
 from .program import Handler, Instr, Label, Location, Program
 from .shapes import calls_with_self
 

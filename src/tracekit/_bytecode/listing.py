@@ -31,7 +31,6 @@ from .facts import (
     COMPARE_SYMBOLS,
     METHODS_HAVE_THEIR_OWN_LOAD,
     NULL_IS_ABOVE_THE_CALLABLE,
-    OPMAP,
 )
 from .lift import lift
 from .opcodes import (
@@ -71,6 +70,7 @@ from .opcodes import (
     UNARY_NEGATIVE,
     UNARY_POSITIVE,
     UNCONDITIONAL_JUMPS,
+    WITHOUT_RESULT,
     number,
     numbers,
 )
@@ -445,7 +445,7 @@ class Reader:
             stack.extend([Origin(end)] * effect)
         elif effect < 0:
             del stack[effect:]
-        if stack and op not in _WITHOUT_RESULT and op not in JUMPS:
+        if stack and op not in WITHOUT_RESULT and op not in JUMPS:
             stack[-1] = Origin(max(end, stack[-1].end))
 
     # Loads.
@@ -644,25 +644,3 @@ def _class_name(code: CodeType) -> str:
     parts = code.co_qualname.split(".")
     classes = [part for part, below in pairwise(parts) if below != "<locals>"]
     return classes[-1].lstrip("_") if classes and classes[-1] != "<locals>" else ""
-
-
-_WITHOUT_RESULT: Final = frozenset(
-    op
-    for name, op in OPMAP.items()
-    if name.startswith(("STORE_", "DELETE_", "POP_", "JUMP_"))
-    or name
-    in {
-        "LIST_APPEND",
-        "SET_ADD",
-        "MAP_ADD",
-        "LIST_EXTEND",
-        "SET_UPDATE",
-        "DICT_UPDATE",
-        "DICT_MERGE",
-        "NOP",
-        "RESUME",
-        "END_FOR",
-        "MAKE_CELL",
-    }
-)
-"""Instructions that push nothing: the slot below keeps its origin."""

@@ -148,6 +148,26 @@ RETURNS: Final = numbers("RETURN_VALUE", "RETURN_CONST")
 LEAVES: Final = RETURNS | numbers("RERAISE", "RAISE_VARARGS")
 """Instructions after which the next one is not reached."""
 
+WITHOUT_RESULT: Final = frozenset(
+    op for name, op in OPMAP.items() if name.startswith(("STORE_", "DELETE_", "POP_", "JUMP_"))
+) | numbers(
+    "LIST_APPEND",
+    "SET_ADD",
+    "MAP_ADD",
+    "LIST_EXTEND",
+    "SET_UPDATE",
+    "DICT_UPDATE",
+    "DICT_MERGE",
+    "RAISE_VARARGS",
+    "RERAISE",
+    "KW_NAMES",
+    "NOP",
+    "RESUME",
+    "END_FOR",
+    "MAKE_CELL",
+)
+"""Instructions that push nothing: the slot below what they pop keeps what it was."""
+
 FAST_LOADS: Final = numbers("LOAD_FAST", "LOAD_FAST_CHECK")
 LOCAL_SLOTS: Final = numbers(
     "LOAD_FAST",

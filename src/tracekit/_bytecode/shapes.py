@@ -13,7 +13,7 @@ import dis
 from collections.abc import Iterator
 from typing import Final
 
-from .facts import METHODS_HAVE_THEIR_OWN_LOAD, NULL_IS_ABOVE_THE_CALLABLE, OPMAP
+from .facts import METHODS_HAVE_THEIR_OWN_LOAD, NULL_IS_ABOVE_THE_CALLABLE
 from .opcodes import (
     CALL,
     CALL_KW,
@@ -31,31 +31,9 @@ from .opcodes import (
     STORE_FAST,
     SWAP,
     UNCONDITIONAL_JUMPS,
+    WITHOUT_RESULT,
 )
 from .program import Instr, Label
-
-_WITHOUT_RESULT: Final = frozenset(
-    op
-    for name, op in OPMAP.items()
-    if name.startswith(("STORE_", "DELETE_", "POP_", "JUMP_"))
-    or name
-    in {
-        "LIST_APPEND",
-        "SET_ADD",
-        "MAP_ADD",
-        "LIST_EXTEND",
-        "SET_UPDATE",
-        "DICT_UPDATE",
-        "DICT_MERGE",
-        "RAISE_VARARGS",
-        "RERAISE",
-        "KW_NAMES",
-        "NOP",
-        "RESUME",
-        "END_FOR",
-    }
-)
-"""Instructions that pop and push nothing: the slot below keeps what it was."""
 
 _PAIR: Final = (False, True) if NULL_IS_ABOVE_THE_CALLABLE else (True, False)
 """A callable and a NULL, in the order in which they lie on the stack."""
@@ -168,5 +146,5 @@ def _apply(stack: list[bool], op: int, arg: int, *, jump: bool) -> None:
             stack.extend([False] * effect)
         elif effect < 0:
             del stack[effect:]
-        if op not in _WITHOUT_RESULT and stack and op not in JUMPS:
+        if op not in WITHOUT_RESULT and stack and op not in JUMPS:
             stack[-1] = False
