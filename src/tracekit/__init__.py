@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; kept equal to _HOMES by
     from .errors import OutOfOrderError as OutOfOrderError
     from .errors import PromptError as PromptError
     from .errors import RowsMismatchError as RowsMismatchError
+    from .errors import ScanDeviceError as ScanDeviceError
     from .errors import ScanMismatchError as ScanMismatchError
     from .errors import SkeletonWarning as SkeletonWarning
     from .errors import SourceNotAvailableError as SourceNotAvailableError
@@ -116,6 +117,7 @@ _HOMES = {
     "OutOfOrderError": ".errors",
     "PromptError": ".errors",
     "RowsMismatchError": ".errors",
+    "ScanDeviceError": ".errors",
     "ScanMismatchError": ".errors",
     "SkeletonWarning": ".errors",
     "SourceNotAvailableError": ".errors",

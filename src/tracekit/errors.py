@@ -298,6 +298,10 @@ class ValueNotKnownError(TraceError, slug="value-not-known"):
     """The value of a tensor was asked for in a scan, where only its shape is known."""
 
 
+class ScanDeviceError(UnsupportedError, slug="scan-device"):
+    """A scan cannot do this for a device that is not there."""
+
+
 class ScanMismatchError(TraceError, slug="scan-mismatch"):
     """The scan of a block found a shape, dtype or device that does not fit."""
 

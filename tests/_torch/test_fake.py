@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tracekit._torch import nocuda
 from tracekit._torch.fake import FakeRun
 from tracekit._torch.values import tensors
-from tracekit.errors import ValueNotKnownError
+from tracekit.errors import ScanDeviceError, ValueNotKnownError
 
 CUDA = torch.device("cuda", 0)
 
@@ -571,7 +572,53 @@ def test_generated_modules(names, training, batch, seq):
 
     assert real == fake
     assert real == on_meta
-    # Built without CUDA, torch asks for the device's guard in more places than `nocuda.py` can
-    # stand in for: training batch norms, its own attention.
-    if torch.backends.cuda.is_built():
-        assert elsewhere(real, str(CUDA)) == fake_record(meta, meta, (x,), {}, CUDA)
+    assert elsewhere(real, str(CUDA)) == fake_record(meta, meta, (x,), {}, CUDA)
+
+
+class TestADeviceThatIsNotThere:
+    @pytest.fixture
+    def run(self):
+        module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+        with FakeRun(module) as fake:
+            yield module(fake.inputs((torch.ones(2, 4),), {})[0][0])
+
+    def test_all_ways_there(self, run):
+        other = torch.zeros(1, device="cuda")
+        there = [run.to("cuda"), run.cuda(), run.to(device="cuda"), run.to(other), run.cuda(0)]
+        there += [run.to("cuda", torch.float16), run.cuda(non_blocking=True), run.to(CUDA)]
+
+        assert {CUDA} == {tensor.device for tensor in there}
+        assert all(tensor.requires_grad for tensor in there)
+        assert torch.device("cuda", 1) == run.cuda(1).device
+        assert torch.device("cpu") == run.cuda().half().cpu().device
+
+    def test_modules_made_on_the_way_are_moved(self, run):
+        made = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).to("cuda", torch.float16)
+
+        assert (CUDA, torch.float16) == (made(run.cuda().half()).device, made[0].weight.dtype)
+        assert torch.float64 == nn.Linear(3, 3).to(run.device).double().weight.dtype
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+    def test_gradients_need_the_device(self, run):
+        loss = run.cuda().sum()
+        with pytest.raises(ScanDeviceError, match="gradients are asked for on a device"):
+            loss.backward()
+        with pytest.raises(ScanDeviceError):
+            torch.autograd.grad(loss, run)
+
+    def test_the_guard_is_gone_after_the_run(self):
+        if not nocuda.is_needed():
+            pytest.skip("this torch has a guard of its own")
+        registry = nocuda._names().registry
+        with FakeRun(nn.Identity()), FakeRun(nn.Identity()):
+            assert registry[1]
+
+        assert not registry[1]
+
+    def test_refused_where_no_guard_can_be_had(self, monkeypatch):
+        monkeypatch.setattr(nocuda, "is_usable", lambda: False)
+        with FakeRun(nn.Identity()):
+            with pytest.raises(ScanDeviceError, match="knows none"):
+                torch.zeros(2).cuda()
+            with pytest.raises(ScanDeviceError):
+                torch.zeros(2, device="cuda")

@@ -28,7 +28,7 @@ class Traceable(Node):
     """
 
     _rules: BatchRules | None = None
-    _first_parameter: tuple[dict[str, Any], str] | None = None
+    _first_parameter: tuple[nn.Module, str] | None = None
     tracer_class: ClassVar[type[InterleavingTracer]] = InterleavingTracer
 
     def __init__(
@@ -157,13 +157,13 @@ class Traceable(Node):
         is looked for in the same place again: a traced call asks each time.
         """
         known = self._first_parameter
-        if known is not None and (parameter := known[0].get(known[1])) is not None:
+        if known is not None and (parameter := known[0]._parameters.get(known[1])) is not None:
             device: torch.device = parameter.device
             return device
         for module in self._module.modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None:
-                    object.__setattr__(self, "_first_parameter", (module._parameters, name))
+                    object.__setattr__(self, "_first_parameter", (module, name))
                     return parameter.device
         return None
 

@@ -6,9 +6,9 @@ buffers, plain attributes and built-in containers of every submodule, integer te
 place, the random state. No weight is read or copied, so a module on the meta device, whose
 weights are not loaded, runs as well as a loaded one.
 
-While it lasts, the module's own parameters are away: another thread that calls the same module
-would get the fake ones. Fake runs therefore take turns; real runs in other threads are the
-caller's care.
+While it lasts, a parameter or buffer is the fake one in this thread, and the real one in all
+others: they may run the same module. Fake runs take turns. Kept apart are parameters and buffers;
+other attributes of modules are one for all threads, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import logging
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Self
 
@@ -27,11 +27,13 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes as unset_modes
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from . import hooks, nocuda
 from .fakemode import MAX_KNOWN_ELEMENTS, AsksForValues, FloatsFake, is_float
 from .values import map_tensors
 
 _TURN: Final = threading.RLock()
 _CONTAINERS: Final = (list, dict, set)
+_APART: Final = ("_parameters", "_buffers")
 _RECORDS: Final = "_output_capturing_hooks_installed"
 
 
@@ -59,6 +61,11 @@ class FakeRun:
         self.device = None if device is None else torch.device(device)
         # Fallback kernels would be real ones, run on zeros.
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
+        # QUESTION: may a module that was made in a fake run be moved (`Linear(4, 4).half()`)?
+        #   torch 2.13: no, not while there is a weak reference to a parameter, and the mode notes
+        #   each result in a weak dictionary, in which nobody looks it up again.
+        converter: Any = self.fake_mode.fake_tensor_converter
+        converter.set_tensor_memo = _forget
         self.mode = FloatsFake(self.fake_mode, self.device or torch.device("cpu"))
         self._stack: ExitStack | None = None
 
@@ -81,6 +88,7 @@ class FakeRun:
                 stack.enter_context(unset_modes())
             stack.enter_context(_random_state())
             stack.enter_context(_quiet())
+            stack.enter_context(nocuda.guard())
             stack.enter_context(_module_state(self.module, self._present))
             stack.enter_context(_experts_that_work(self.module, self._on_absent_cuda()))
             if not torch.cuda.is_available():
@@ -146,21 +154,19 @@ class FakeRun:
             fake: Tensor = self.mode.stand_in(tensor, device)
         else:
             fake = self.fake_mode.from_tensor(tensor, static_shapes=True)
-        # QUESTION: may a fake CUDA tensor take part in autograd?
-        #   torch built with CUDA: yes.   Built without: the interpreter aborts in
-        #   InputMetadata (no device guard is linked), so nothing requires a gradient then.
-        requires_grad = tensor.requires_grad and (
-            device.type != "cuda" or torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
-        )
         if is_parameter:
-            return nn.Parameter(fake, requires_grad=requires_grad)
-        return fake.requires_grad_(requires_grad) if requires_grad else fake
+            return nn.Parameter(fake, requires_grad=tensor.requires_grad)
+        return fake.requires_grad_() if tensor.requires_grad else fake
 
     def _on_absent_cuda(self) -> bool:
         if torch.cuda.is_available():
             return False
         first = self.device or next((p.device for p in self.module.parameters()), None)
         return first is not None and first.type == "cuda"
+
+
+def _forget(_meta: Tensor, _fake: Tensor) -> None:
+    """Keep no note of a result."""
 
 
 @contextmanager
@@ -215,6 +221,80 @@ def _experts_that_work(module: nn.Module, needed: bool) -> Iterator[None]:
         put(before)
 
 
+class _ByThread(dict[str, Any]):
+    """A module's parameters or buffers: fake ones for this thread, the real ones for all others.
+
+    A dict whose methods look into one of two others. It stands in a module's `__dict__` in the
+    place of the real one, to which it hands everything on once the fake run is over.
+    """
+
+    def __init__(self, real: dict[str, Any], fakes: dict[str, Any]) -> None:
+        super().__init__(real)
+        self._real = real
+        self._fakes = fakes
+        self._thread = threading.get_ident()
+
+    def end(self) -> None:
+        """From here on there are the real ones only."""
+        self._fakes = self._real
+
+    def _seen(self) -> dict[str, Any]:
+        return self._fakes if threading.get_ident() == self._thread else self._real
+
+    def __getitem__(self, key: str) -> Any:
+        return self._seen()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._seen()[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._seen()[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._seen()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._seen())
+
+    def __len__(self) -> int:
+        return len(self._seen())
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self._seen()),)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As of a dict."""
+        return self._seen().get(key, default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """As of a dict."""
+        return self._seen().pop(key, *default)
+
+    def keys(self) -> KeysView[str]:  # type: ignore[override]
+        """As of a dict."""
+        return self._seen().keys()
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
+        """As of a dict."""
+        return self._seen().values()
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
+        """As of a dict."""
+        return self._seen().items()
+
+    def update(self, *others: Any, **items: Any) -> None:
+        """As of a dict."""
+        self._seen().update(*others, **items)
+
+    def copy(self) -> dict[str, Any]:
+        """As of a dict."""
+        return self._seen().copy()
+
+    def clear(self) -> None:
+        """As of a dict."""
+        self._seen().clear()
+
+
 @contextmanager
 def _module_state(module: nn.Module, present: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Swap the tensors of all submodules for what *present* gives, and put everything back.
@@ -224,6 +304,7 @@ def _module_state(module: nn.Module, present: Callable[[Tensor], Tensor]) -> Ite
     """
     saved: list[tuple[Any, Any]] = []
     seen: set[int] = set()
+    apart: list[_ByThread] = []
     stand_ins: dict[int, tuple[Tensor, Tensor]] = {}
 
     def stand_in(tensor: Tensor) -> Tensor:
@@ -241,10 +322,16 @@ def _module_state(module: nn.Module, present: Callable[[Tensor], Tensor]) -> Ite
             if isinstance(value, Tensor):
                 if not isinstance(container, set):
                     container[key] = stand_in(value)
-            elif (
-                type(value) in _CONTAINERS
-                or (isinstance(value, dict) and key in {"_parameters", "_buffers", "_modules"})
-            ) and not (isinstance(key, str) and key.endswith("_hooks")):
+            elif isinstance(value, dict) and key in _APART:
+                fakes = {
+                    name: stand_in(item) if isinstance(item, Tensor) else item
+                    for name, item in value.items()
+                }
+                container[key] = _ByThread(value, fakes)
+                apart.append(container[key])
+            elif type(value) in _CONTAINERS and not (
+                isinstance(key, str) and key.endswith("_hooks")
+            ):
                 visit(value)
 
     try:
@@ -256,11 +343,24 @@ def _module_state(module: nn.Module, present: Callable[[Tensor], Tensor]) -> Ite
             if _RECORDS in container and isinstance(container, dict):
                 # transformers has put its recording hooks on, for good; the mark stays with them.
                 before[_RECORDS] = container[_RECORDS]
-            put_back(container, before)
+            forwards = [container, before] if isinstance(container, dict) else []
+            if any(hooks.is_installed(each.get("forward")) for each in forwards):
+                # A run's, perhaps one of another thread: it comes and goes with that run.
+                put_back(container, before, leave="forward")
+            else:
+                put_back(container, before)
+        for each in apart:
+            each.end()
 
 
-def put_back(container: Any, before: Any) -> None:
-    """Give a built-in container its items back, touching only what differs."""
+def put_back(container: Any, before: Any, *, leave: str = "") -> None:
+    """Give a built-in container its items back, touching only what differs.
+
+    Args:
+        container: A list, set or dict.
+        before: A copy of it from before.
+        leave: A key of a dict that stays as it is.
+    """
     if isinstance(container, list):
         if len(container) != len(before) or any(
             a is not b for a, b in zip(container, before, strict=True)
@@ -272,8 +372,8 @@ def put_back(container: Any, before: Any) -> None:
             container.clear()
             container.update(before)
         return
-    for key in [key for key in container if key not in before]:
+    for key in [key for key in container if key not in before and key != leave]:
         del container[key]
     for key, value in before.items():
-        if key not in container or container[key] is not value:
+        if key != leave and (key not in container or container[key] is not value):
             container[key] = value

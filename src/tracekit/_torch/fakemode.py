@@ -39,7 +39,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from ..errors import ValueNotKnownError
+from ..errors import ScanDeviceError, ValueNotKnownError
 from . import fakechecks, nocuda
 
 _aten = torch.ops.aten
@@ -54,7 +54,6 @@ _FUSED_CELLS: Final = {
     _aten._thnn_fused_lstm_cell.default: (2, 4),
     _aten._thnn_fused_gru_cell.default: (1, 5),
 }
-_CONV1D: Final = 3  # axes of an input: batch, channels, length
 _HERE: Final = frozenset({"cpu", "meta"})
 
 # Integers of more elements than this are not computed: they are packed weights, not indices.
@@ -157,7 +156,7 @@ class FloatsFake(TorchDispatchMode):
         """Module that asked for made-up values -> how often."""
         self.observe: Callable[[FakeTensor], None] | None = None
         """Called with each new fake tensor that an operation gave."""
-        self.no_cuda = not torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
+        self.refuses_cuda = not nocuda.is_usable()
         self._made_up: dict[int, StorageWeakRef] = {}
         self._own: dict[int, StorageWeakRef] = {}
         self._overwritten: dict[int, tuple[Tensor, Tensor]] = {}
@@ -318,6 +317,8 @@ class FloatsFake(TorchDispatchMode):
             return (*(torch.empty_like(state) for _ in range(outputs)), work)
         if func in fakechecks.CHECKS:
             fakechecks.CHECKS[func](self, *args, **kwargs)
+        elif torch.Tag.pointwise in func.tags and func._schema.is_mutable:
+            fakechecks.in_place(args)
         if all(self._is_known(t) for t in tensors):
             return self._run_known(func, args, kwargs, tensors)
         return self._run_unknown(func, args, kwargs, tensors)
@@ -353,8 +354,6 @@ class FloatsFake(TorchDispatchMode):
     def run_fake(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         with unset_fake_temporarily():
             args, kwargs = tree_map_only(Tensor, self.fake, (args, kwargs))
-        if self.no_cuda and func is _aten.convolution.default and args[0].dim() == _CONV1D:
-            return nocuda.convolve_1d(*args)
         result = func(*args, **kwargs)
         if self.observe is not None:
             for leaf in tree_leaves(result):
@@ -537,6 +536,9 @@ def _names_cuda(args: Any, kwargs: dict[str, Any] | None) -> bool:
 
 
 _READS: Final = {Tensor.tolist, Tensor.numpy, Tensor.__array__}
+_GRADIENTS: Final = {Tensor.backward, torch.autograd.grad}
+_NO_ENGINE: Final = ("Cannot access accelerator device", "hasPrimaryContext expects")
+_PICKLES: Final = {Tensor.__reduce_ex__, FakeTensor.__reduce_ex__}
 
 
 class AsksForValues(TorchFunctionMode):
@@ -555,6 +557,8 @@ class AsksForValues(TorchFunctionMode):
         del types
         if func is Tensor.__format__ and len(args) > 1 and args[1] and is_float(args[0]):
             self.mode.refuse_unless_guessing([args[0]], "formatting")
+        elif func in _PICKLES:
+            self.mode.refuse_unless_guessing([args[0]], "pickling")
         if func in _READS:
             tensor = args[0]
             if is_float(tensor) or self.mode.is_made_up(tensor):
@@ -562,6 +566,25 @@ class AsksForValues(TorchFunctionMode):
             if func is Tensor.tolist:
                 value = tensor.value if isinstance(tensor, Known) else tensor
                 return value.tolist()
-        elif self.mode.no_cuda and func in nocuda.STAND_INS and _names_cuda(args, kwargs):
-            return nocuda.STAND_INS[func](*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        elif self.mode.refuses_cuda and (func is Tensor.cuda or _names_cuda(args, kwargs)):
+            raise ScanDeviceError(
+                "a CUDA device is named in a scan, and this build of torch knows none",
+                why="tensors that claim a device need a guard for it, which torch lacks here",
+                fix="install a build of torch with CUDA (no GPU is needed), or scan on the CPU",
+            )
+        if func in _GRADIENTS:
+            return self._gradients(func, args, kwargs or {})
+        return nocuda.STAND_INS.get(func, func)(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _gradients(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _NO_ENGINE):
+                raise
+            raise ScanDeviceError(
+                "gradients are asked for on a device that is not there",
+                why="a tensor may claim it in a scan, but torch's engine of gradients looks for it",
+                fix="scan the gradients on the CPU",
+            ) from error

@@ -21,6 +21,8 @@ from .source import SourceAttribute
 from .steps import StepLoop, Steps, _go_on, go_on
 
 if TYPE_CHECKING:
+    import torch
+
     from .._torch.run import Run
 
 
@@ -167,7 +169,7 @@ class Model(Editable, DisplayedModel, Traceable):
             tracer_cls = validating_class(tracer_cls or self.tracer_class)
         return super().trace(*args, tracer_cls=tracer_cls, **kwargs)
 
-    def scan(self, *args: Any, **kwargs: Any) -> Any:
+    def scan(self, *args: Any, device: torch.device | str | None = None, **kwargs: Any) -> Any:
         """Give a tracer that runs block and model on shapes: no weight is loaded or read.
 
         Equivalent to `trace`, except that floating-point tensors have a shape, dtype and device,
@@ -175,12 +177,17 @@ class Model(Editable, DisplayedModel, Traceable):
 
         Args:
             *args: Given to the call.
+            device: Where model and inputs are taken to be; it need not exist here. By default
+                where they are, and weights that are not loaded where they will be.
             **kwargs: Given to the call; those of `trace` as there.
         """
         from .scan import scanning_class
 
-        cls = kwargs.pop("tracer_cls", None) or self.tracer_class
-        return super().trace(*args, tracer_cls=scanning_class(cls), **kwargs)
+        cls = scanning_class(kwargs.pop("tracer_cls", None) or self.tracer_class)
+        call = kwargs.pop("trace", True)
+        tracer = super().trace(*args, tracer_cls=cls, **kwargs)
+        tracer.device = device
+        return tracer if call else tracer.call()
 
     @property
     def iter(self) -> Steps:

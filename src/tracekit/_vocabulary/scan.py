@@ -13,33 +13,51 @@ after; what the block does elsewhere happens twice, and `tracer.validating` lets
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType, FunctionType, ModuleType, TracebackType
+from types import CellType, FrameType, FunctionType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
+)
 
+from .._bytecode.opcodes import number
 from .._protocol import UNBOUND
 from .._runtime import frames
 from .._torch.fake import FakeRun, put_back
 from .._torch.tracers import InterleavingTracer
 from .._torch.tree import Node
 from .._torch.values import describe, tensors
-from ..errors import ScanMismatchError, TracekitError, ValueNotKnownError
+from ..errors import ScanDeviceError, ScanMismatchError, TracekitError, ValueNotKnownError
 from .model import ModelTracer
 
 if TYPE_CHECKING:
     from .._runtime.tracer import Body
     from .._torch.run import Run
 
-# What torch raises for operands that do not fit.
-_MISFITS: Final = (RuntimeError, IndexError, TypeError, ValueError)
+# What is raised for operands that do not fit, by torch and by Python itself.
+_MISFITS: Final = (RuntimeError, IndexError, TypeError, ValueError, AttributeError)
+# What torch raises for a fake tensor only: no fake kernel, or no memory to look at.
+_FAKE_ONLY: Final = (UnsupportedFakeTensorException, UnsupportedOperatorException)
+_FAKE_ONLY_WORDS: Final = (
+    "data pointer",
+    "'Meta' backend",
+    "Cannot copy out of meta",
+    "no fake impl registered",
+    "Cannot access accelerator device",
+    "hasPrimaryContext expects",
+)
+_FAKE_NAME: Final = "'FakeTensor'"
+_RAISE: Final = number("RAISE_VARARGS")
+_MAX_VALIDATED: Final = 256
 _CONTAINERS: Final = frozenset({list, dict, set, OrderedDict, defaultdict, Counter})
+_ROOT: Final = "(model)"
 _MAX_NOTED: Final = 10_000
 _PLAIN: Final = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
 
@@ -88,9 +106,9 @@ class Report:
     guesses: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        width = max((len(record.path) for record in self.records), default=4) + 2
+        width = max((len(record.path or _ROOT) for record in self.records), default=4) + 2
         lines = [
-            f"{record.path or '(model)':<{width}}{_bytes(record.output_bytes):>10}  "
+            f"{record.path or _ROOT:<{width}}{_bytes(record.output_bytes):>10}  "
             f"{record.output}{f'  x{record.visits}' if record.visits > 1 else ''}"
             for record in self.records
         ]
@@ -118,6 +136,25 @@ def _storage_key(tensor: Tensor) -> int:
     return key
 
 
+class _Alive:
+    """Lies in a tensor's `__dict__` and says when the tensor is gone.
+
+    A weak reference would do, but torch refuses to convert a parameter that has one.
+    """
+
+    __slots__ = ("key", "meter")
+
+    def __init__(self, meter: _Meter, key: int) -> None:
+        self.meter = meter
+        self.key = key
+
+    def __del__(self) -> None:
+        self.meter.gone(self.key)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> None:
+        """The copy of a tensor is another tensor."""
+
+
 class _Meter:
     """Adds up the bytes of the storages that are alive."""
 
@@ -142,41 +179,15 @@ class _Meter:
             self.now += users[1]
             self.peak = max(self.peak, self.now)
         users[0] += 1
-        weakref.finalize(tensor, self._gone, key).atexit = False
+        tensor.__dict__["_alive"] = _Alive(self, key)
 
-    def _gone(self, key: int) -> None:
+    def gone(self, key: int) -> None:
+        """One tensor less has this storage."""
         users = self._users[key]
         users[0] -= 1
         if not users[0]:
             self.now -= users[1]
             del self._users[key]
-
-
-@contextmanager
-def _watching(module: nn.Module, report: Report) -> Iterator[None]:
-    """Note the output of every module that is called."""
-    found: dict[str, Record] = {}
-
-    def note(path: str, kind: str, output: Any) -> None:
-        before = found.get(path)
-        found[path] = Record(
-            path,
-            kind,
-            1 if before is None else before.visits + 1,
-            describe(output),
-            sum(t.numel() * t.element_size() for t in tensors(output)),
-        )
-
-    def hook(path: str) -> Callable[..., None]:
-        return lambda part, _args, output: note(path, type(part).__name__, output)
-
-    handles = [part.register_forward_hook(hook(path)) for path, part in module.named_modules()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        report.records = list(found.values())
 
 
 class Scanning(InterleavingTracer):
@@ -185,6 +196,7 @@ class Scanning(InterleavingTracer):
     scanning = True
     device: torch.device | str | None = None
     _report: Report | None = None
+    _records: dict[str, Record]
 
     def execute(self, body: Body) -> object:
         """Run *body* in step with the model, both on fake tensors.
@@ -196,6 +208,7 @@ class Scanning(InterleavingTracer):
         assert model is not None
         root: Any = model.root
         report = Report()
+        self._records = {}
         meter = _Meter()
         module: nn.Module = root._module
         report.parameter_bytes = _weight_bytes(module)
@@ -203,15 +216,40 @@ class Scanning(InterleavingTracer):
             with FakeRun(module, _future_device(self.device, root)) as fake:
                 meter.leave_out(module)
                 fake.mode.observe = meter.observe
-                with _watching(module, report):
-                    self.args, self.kwargs = fake.inputs(self.args, self.kwargs)
-                    result = super().execute(body)
+                self.args, self.kwargs = fake.inputs(self.args, self.kwargs)
+                result = super().execute(body)
         finally:
+            report.records = list(self._records.values())
             report.guesses = fake.guesses
             report.peak_bytes = meter.peak
             self._report = report
             root._tree.shapes = {record.path: record.output for record in report.records}
         return result
+
+    def _call(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        run = self._current
+        assert run is not None
+        run.watch_all("", run.tree.root)
+        for spot in list(run.paths.values()):
+            run.interleaver.record(spot.path, "output", self._note)
+        return super()._call()
+
+    def _note(self, key: tuple[str, str], visit: int, output: Any) -> None:
+        """Note what a module gave, after the block's edits."""
+        path = key[0]
+        assert self.model is not None
+        module = self.model._tree.find_module(path)
+        if module is None:
+            # An operation inside a module.
+            return
+        before = self._records.get(path)
+        self._records[path] = Record(
+            path,
+            type(module).__name__,
+            1 if before is None else before.visits + 1,
+            describe(output),
+            sum(t.numel() * t.element_size() for t in tensors(output)),
+        )
 
     def _run_block(self, body: Any) -> None:
         super()._run_block(body)
@@ -223,6 +261,10 @@ class Scanning(InterleavingTracer):
             kept = frames.pull(body.frame, tuple(names))
             self._report.retained_bytes = _storage_bytes(kept)
 
+    def call(self) -> Any:
+        """Make the call on shapes without a block; give what it returns."""
+        return self.run(_result_of)
+
     def report(self) -> Report:
         """Tell what the scan found: shapes, bytes, peak.
 
@@ -233,6 +275,10 @@ class Scanning(InterleavingTracer):
             message = "the report of a scan is there after its `with`"
             raise RuntimeError(message)
         return self._report
+
+
+def _result_of(tracer: InterleavingTracer) -> Any:
+    return tracer.result
 
 
 class ScanningTracer(Scanning, ModelTracer):
@@ -310,15 +356,17 @@ class Validating(InterleavingTracer):
         """
         model: Any = self.model
         root = model.root
-        known: dict[Hashable, object] = root.__dict__.get("_validated") or {}
-        key = self._validation_key(body)
+        known: dict[Hashable, tuple[object, str | None]] = root.__dict__.get("_validated") or {}
+        code, key = self._validation_key(body)
         if key not in known:
             self._validate(body, root)
             # Holds the code object, whose id is in the key.
-            known[key] = (getattr(getattr(body, "info", None), "code", body), self.validated_to)
+            known[key] = (code, self.validated_to)
+            if len(known) > _MAX_VALIDATED:
+                del known[next(iter(known))]
             object.__setattr__(root, "_validated", known)
         else:
-            self.validated_to = known[key][1]  # type: ignore[index]
+            self.validated_to = known[key][1]
         return super().execute(body)
 
     def _call(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -337,13 +385,16 @@ class Validating(InterleavingTracer):
             ):
                 self.args, self.kwargs = fake.inputs(self.args, self.kwargs)
                 super().execute(body)
-        except ValueNotKnownError as error:
+        except (ValueNotKnownError, ScanDeviceError) as error:
             stop = _line_of(error.__traceback__, body) or "the model"
         except TracekitError:
             raise
         except _MISFITS as error:
-            if not _is_torchs(error.__traceback__):
-                stop = _line_of(error.__traceback__, body) or "the model"
+            line = _line_of(error.__traceback__, body)
+            if _is_of_fakes_only(error) or (not line and fake.guesses):
+                stop = line or "the model"
+            elif line and _is_the_blocks_own(error):
+                raise
             else:
                 raise self._mismatch(error, body) from error
         finally:
@@ -353,10 +404,15 @@ class Validating(InterleavingTracer):
 
     def _mismatch(self, error: BaseException, body: Body) -> ScanMismatchError:
         where = _line_of(error.__traceback__, body)
-        seen = str(error).strip().split("\n")[0]
+        seen = str(error).strip().split("\n")[0].replace(_FAKE_NAME, "'Tensor'")
+        if type(error) is not RuntimeError:
+            seen = f"{type(error).__name__}: {seen}"
         if where:
+            by_torch = isinstance(error, (RuntimeError, IndexError)) or _is_torchs(_origin(error))
             return ScanMismatchError(
-                "this line does not fit the shapes, dtypes or devices of the model",
+                "this line does not fit the shapes, dtypes or devices of the model"
+                if by_torch
+                else "this line fails, whatever the values are",
                 where=where,
                 seen=seen,
                 why="the block was run on shapes first; no kernel has run and no weight was loaded",
@@ -374,27 +430,61 @@ class Validating(InterleavingTracer):
             fix="write a value of the shape, dtype and device that a read gives" if edits else "",
         ).with_traceback(error.__traceback__)
 
-    def _validation_key(self, body: Body) -> Hashable:
+    def _validation_key(self, body: Any) -> tuple[object, Hashable]:
+        """Give the block's code, and what a validation of it holds for."""
         info = getattr(body, "info", None)
-        place: Hashable = (id(body),)
-        names: Hashable = ()
-        if info is not None and info.frame is not None:
-            place = (id(info.code), info.enter_offset)
-            names = tuple(
-                (name, _kind(value)) for name, value in _look_up(info.frame, body.loads).items()
-            )
+        names: Hashable
+        if info is not None:
+            code, place = info.code, info.enter_offset
+            names = _kinds(_look_up(info.frame, body.loads))
+        else:
+            function: FunctionType = body._function
+            code, place = function.__code__, -1
+            used = {name: function.__globals__.get(name) for name in sorted(set(code.co_names))}
+            held = [_content(cell) for cell in function.__closure__ or ()]
+            names = (_kinds(used), _kind((body._arguments, function.__defaults__, held)))
         model: Any = self.model
-        first = next(iter(model._module.parameters()), None)
-        return (
-            place,
+        module: nn.Module = model._module
+        first = next(iter(module.parameters()), None)
+        return code, (
+            (id(code), place),
             names,
             str(self.fn),
-            _kind((self.args, self.kwargs)),
+            _kind(self._shapes_of_inputs()),
             model._path,
-            None if first is None else (first.dtype, first.device.type),
-            model._module.training,
+            tuple(id(edit) for edit in model._tree.edits),
+            None if first is None else (first.dtype, first.device),
+            module.training,
             torch.is_grad_enabled(),
         )
+
+    def _shapes_of_inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give the inputs; text as what becomes of it, since other words may have one length."""
+        model: Any = self.model
+        if not any(_is_text(value) for value in (*self.args, *self.kwargs.values())):
+            return self.args, self.kwargs
+        module = model._module
+        function = getattr(module, self.fn, module) if isinstance(self.fn, str) else module
+        prepared: tuple[tuple[Any, ...], dict[str, Any]]
+        prepared = model._prepare(function, self.args, self.kwargs)
+        return prepared
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return UNBOUND
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list) and bool(value) and isinstance(value[0], str)
+    )
+
+
+def _kinds(values: dict[str, object]) -> Hashable:
+    return tuple((name, _kind(value)) for name, value in values.items())
 
 
 def validating_class(cls: type[InterleavingTracer]) -> type[Validating]:
@@ -430,35 +520,58 @@ def _line_of(traceback: TracebackType | None, body: Body) -> str:
     return found
 
 
-def _is_torchs(traceback: TracebackType | None) -> bool:
-    """Tell whether an error comes from an operation on tensors, not from the block's own code."""
-    name = ""
-    while traceback is not None:
-        name = str(traceback.tb_frame.f_globals.get("__name__", ""))
-        traceback = traceback.tb_next
+def _is_torchs(traceback: TracebackType) -> bool:
+    """Tell whether the Python code in which an error arose is torch's."""
+    name = str(traceback.tb_frame.f_globals.get("__name__", ""))
     return name.startswith(("torch", "tracekit._torch"))
+
+
+def _origin(error: BaseException) -> TracebackType:
+    """Where an error arose."""
+    traceback = error.__traceback__
+    assert traceback is not None
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _is_the_blocks_own(error: BaseException) -> bool:
+    """Tell whether an error has nothing to do with tensors: a `raise`, an object's attribute."""
+    if isinstance(error, AttributeError):
+        return _FAKE_NAME not in str(error)
+    origin = _origin(error)
+    return not _is_torchs(origin) and origin.tb_frame.f_code.co_code[origin.tb_lasti] == _RAISE
+
+
+def _is_of_fakes_only(error: BaseException) -> bool:
+    """Tell whether a real tensor would not give this error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, _FAKE_ONLY) or any(word in str(cause) for word in _FAKE_ONLY_WORDS):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 @contextmanager
 def _rolled_back(body: Body, frame: FrameType | None) -> Iterator[None]:
     """Put names, containers and attributes back that the block can reach by its names."""
-    before: dict[str, object] = {}
-    before_globals: dict[str, object] = {}
+    names: dict[str, object] = {}
+    names_of_globals: dict[str, object] = {}
     if frame is not None:
-        before = _look_up(frame, body.loads | body.stores)
-        before_globals = {name: frame.f_globals.get(name, UNBOUND) for name in _globals(frame)}
-    roots = [*before.values(), *before_globals.values()]
-    noted = _note(roots)
+        names = _look_up(frame, body.loads | body.stores)
+        names_of_globals = {name: frame.f_globals.get(name, UNBOUND) for name in _globals(frame)}
+    noted = _note([*names.values(), *names_of_globals.values()])
     try:
         yield
     finally:
         for container, before in reversed(noted):
             put_back(container, before)
         if frame is not None:
-            _restore_globals(frame.f_globals, before_globals)
+            _restore_globals(frame.f_globals, names_of_globals)
             own = _own_names(frame, body.stores)
             now = dict(zip(own, frames.pull(frame, own), strict=True))
-            changed = {name: before[name] for name in own if now[name] is not before[name]}
+            changed = {name: names[name] for name in own if now[name] is not names[name]}
             if changed:
                 frames.push(frame, changed)
 
