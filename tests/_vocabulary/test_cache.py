@@ -374,6 +374,37 @@ class TestVisits:
             assert same(cache.step.inputs[i], expected[i][0])
         assert len(cache["step"]) == 3
         assert "3 visits" in repr(cache)
+        assert [cache.step[1], cache.step[-1]] == [cache["step"][1], cache["step"][2]]
+        assert cache.step[:2] == cache["step"][:2]
+
+    def test_a_number_means_what_is_below_where_there_is_something(self, clean):
+        class Stack(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.parts = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+
+            def forward(self, x):
+                return self.parts(self.parts(x))
+
+        with Model(clean(Stack())).trace(X) as tracer:
+            cache = tracer.cache()
+
+        assert cache.parts[1].output[0] is cache["parts.1"][0].output
+        with pytest.raises(NotCachedError):
+            cache.parts[2]
+        with pytest.raises(NotCachedError):
+            cache[0]
+
+    def test_keys_take_every_spelling(self, clean):
+        module = clean(Cell())
+        with Model(module, rename={"step": "walk"}).trace(X) as tracer:
+            cache = tracer.cache()
+        keys = cache.keys()
+
+        assert list(keys) == list(cache) == ["step", ""]
+        assert all(name in keys for name in ("step", "walk", "model.step", "model", ""))
+        assert "leap" not in keys
+        assert keys & {"step"} == {"step"}
 
     def test_none_twice_is_two_visits(self, clean):
         class Twice(nn.Module):
@@ -709,7 +740,7 @@ class TestFiles:
         cache.save(tmp_path / "c")
         back = CacheDict.load(tmp_path / "c")
 
-        assert "F32[2, 4]" in repr(back["0"])
+        assert repr(back["0"]) == repr(cache["0"]) == "Entry(output=float32[2, 4])"
         assert not back["0"]._parts()
         assert back["0"].output is back["0"].output
         assert back["0"]._parts()

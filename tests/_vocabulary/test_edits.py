@@ -651,6 +651,20 @@ class TestErrors:
         assert torch.equal(result, torch.zeros(2, 3))
         assert torch.equal(edited(X), torch.zeros(2, 3))
 
+    def test_the_result_is_that_of_the_run_each_time(self, clean):
+        model = Model(clean(net()))
+        seen = []
+        with model.edit() as (tracer, edited):
+            seen.append(tracer.result)
+            tracer.result = tracer.result + 1
+        outs = [edited(X), edited(X * 2)]
+        with edited.trace(X) as outer:
+            outs.append(outer.result)
+
+        assert all(torch.equal(one + 1, out) for one, out in zip(seen, outs, strict=True))
+        assert torch.equal(seen[0], model(X))
+        assert torch.equal(seen[1], model(X * 2))
+
     def test_refusals(self, clean):
         model = Model(clean(net()))
         with model.edit() as (tracer, edited):

@@ -227,6 +227,16 @@ assert torch.equal(entry.output, model.transformer.h[0].mlp._module(entry.input)
 """,
     ),
     (
+        "0.8",
+        "the keys of a cache, in every spelling",
+        """
+with model.trace(TEXT) as tracer:
+    cache = tracer.cache(modules=[model.transformer.h[0]])
+assert "model.transformer.h.0" in cache.keys() and "transformer.h.0" in cache.keys()
+assert "model.transformer.h.1" not in cache.keys()
+""",
+    ),
+    (
         "0.7",
         "several visits in a cache, in both spellings",
         """
@@ -660,7 +670,7 @@ REFUSED = [
     ("0.8", "nnsight.DiffusionModel", "unet"),
     ("0.8", "nnsight.VLLM", "nnsight.LanguageModel"),
     ("0.7", "nnsight.ndif_status()", "on this machine"),
-    ("0.5", "nnsight.intervention.envoy.Envoy", "nnsight.Envoy"),
+    ("0.3", "nnsight.util.apply", "call the function"),
     ("0.5", "nnsight.apply(len, [])", "call the function"),
     ("0.5", "nnsight.log(1)", "print"),
     ("0.7", "nnsight.requires_output", "eproperty"),
@@ -719,6 +729,7 @@ def test_a_script_runs_and_is_told_the_better_name(names, instead, script):
     told = [each for each in seen if issubclass(each.category, FutureWarning)]
 
     assert told
+    assert issubclass(told[0].category, nnsight.NNsightDeprecationWarning)
     assert instead in str(told[0].message)
     assert "<old script>" == told[0].filename
 
@@ -782,6 +793,49 @@ def test_tracer_names_of_before_are_refused(names):
     for name in ("apply", "log", "cond"):
         with pytest.raises(tracekit.OldNameError):
             getattr(tracer, name)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("intervention.envoy", "Envoy"),
+        ("intervention.tracing.base", "Tracer"),
+        ("intervention", "Cache"),
+        ("tracing.tracer", "Tracer"),
+        ("modeling.language", "LanguageModel"),
+        ("models.NNsightModel", "NNsight"),
+    ],
+)
+def test_modules_of_before_can_be_imported(module, name):
+    names = {}
+    exec(f"from tracekit.nnsight.{module} import {name}", names)
+    exec(f"import tracekit.nnsight.{module} as found", names)
+
+    assert names[name] is getattr(nnsight, name)
+    assert getattr(names["found"], name) is names[name]
+
+
+def test_errors_of_before_can_be_caught(names):
+    with pytest.raises(nnsight.intervention.interleaver.Mediator.OutOfOrderError):
+        exec("with model.trace(TEXT):\n    model.output\n    model.transformer.h[0].input", names)
+
+
+def test_a_place_in_an_attached_module(names):
+    from tracekit.nnsight.util import WrapperModule
+
+    place = WrapperModule()
+
+    assert place(1) == 1
+    assert place(1, 2) == (1, 2)
+
+
+def test_an_import_of_a_name_without_counterpart_says_what_to_write():
+    with pytest.raises(ImportError, match=r"nnsight\.NNsight\(pipeline\.unet\)"):
+        from tracekit.nnsight import DiffusionModel
+    with pytest.raises(ImportError, match="call the function"):
+        from tracekit.nnsight.util import apply
+    with pytest.raises(ImportError, match="cannot import name"):
+        from tracekit.nnsight.intervention import whatever
 
 
 def test_unknown_names_are_unknown():

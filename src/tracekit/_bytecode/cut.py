@@ -73,6 +73,7 @@ _NAME_LOADS: Final = numbers("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOB
 _NAME_STORES: Final = numbers("STORE_NAME", "DELETE_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
 _SLOT_STORES: Final = numbers("STORE_FAST", "DELETE_FAST", "STORE_DEREF", "DELETE_DEREF")
 
+_FROM_IMPORT: Final = numbers("IMPORT_FROM")
 _EXIT_ARGUMENTS: Final = 3
 _FUNCTION_FORM: Final = "put the body in a function and call `.run(that_function)`"
 
@@ -159,6 +160,11 @@ def line_at(code: CodeType, offset: int) -> int:
 def is_with_entry(code: CodeType, offset: int) -> bool:
     """Whether the instruction at *offset* enters a `with`."""
     return 0 <= offset < len(code.co_code) and code.co_code[offset] == BEFORE_WITH
+
+
+def is_from_import(code: CodeType, offset: int) -> bool:
+    """Whether the instruction at *offset* takes a name out of a module: `from module import name`."""
+    return 0 <= offset < len(code.co_code) and code.co_code[offset] in _FROM_IMPORT
 
 
 def is_with_item(code: CodeType, call_offset: int) -> bool:

@@ -22,6 +22,23 @@ _FORMAT: Final = 1
 _PLAIN: Final = (str, bool, int, float, type(None))
 
 
+_KINDS: Final = {
+    "BF16": "bfloat16",
+    "BOOL": "bool",
+    "F16": "float16",
+    "F32": "float32",
+    "F64": "float64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "I8": "int8",
+    "U8": "uint8",
+}
+"""Names of dtypes: the format's, and torch's."""
+
+
 class Record(dict[str, Any]):
     """What a named tuple, dataclass or model output comes back as: items by name or attribute.
 
@@ -121,7 +138,8 @@ class _File:
 
     def shape(self, name: str) -> str:
         part = self.open().get_slice(name)
-        return f"{part.get_dtype()}[{', '.join(map(str, part.get_shape()))}]"
+        kind = part.get_dtype()
+        return f"{_KINDS.get(kind, kind)}[{', '.join(map(str, part.get_shape()))}]"
 
 
 class _StoredEntry(Entry):
@@ -240,9 +258,13 @@ def _spell(what: Any, file: _File) -> str:
         return file.shape(held)
     if kind in {"tuple", "list"}:
         shown = ", ".join(_spell(item, file) for item in held)
-        return f"({shown})" if kind == "tuple" else f"[{shown}]"
-    items = held if kind == "dict" else more[0][1] if kind == "record" else None
-    if items is None:
-        return str(held)
-    shown = ", ".join(f"{key}: {_spell(item, file)}" for key, item in items)
-    return f"{held if kind == 'record' else ''}{{{shown}}}"
+        one = "," if len(held) == 1 else ""
+        return f"({shown}{one})" if kind == "tuple" else f"[{shown}]"
+    if kind == "value":
+        return repr(held)
+    if kind == "dict":
+        return f"{{{', '.join(f'{key}: {_spell(item, file)}' for key, item in held)}}}"
+    if kind == "record":
+        shown = ", ".join(f"{key}={_spell(item, file)}" for key, item in more[0][1])
+        return f"{held}({shown})"
+    return str(held)

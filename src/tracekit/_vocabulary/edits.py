@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
+from .._interleave.requests import Read
 from .._interleave.site import spell
 from .._interleave.worker import Worker
-from .._protocol import UNBOUND, Abort, suspending
+from .._protocol import UNBOUND, Abort, ask, suspending
 from .._runtime import frames, memory
 from .._runtime.tracer import Backend, BlockBody, Body, FunctionBody, Tracer
 from .._torch import hooks
@@ -243,9 +244,15 @@ class _Replay:
 class _ResultOfTheRun(Port):
     """`tracer.result` of a stored edit: that of the run in which it is replayed."""
 
+    __slots__ = ()
+
     def request(self, node: Any) -> Any:
-        node._requests = None
-        return super().request(node)
+        owner, path = node._site_owner()
+        return Read(owner, path, self.port)
+
+    def ask_get(self, obj: Any) -> Any:
+        """Suspend until the call of this run has returned."""
+        return (yield from ask(self.request(obj)))
 
 
 class EditingTracer(Tracer):
@@ -259,7 +266,6 @@ class EditingTracer(Tracer):
         backend: What runs the captured body.
     """
 
-    _requests: dict[str, Any] | None = None
     result = _ResultOfTheRun("result", "result", doc="What the run's call returned.")
 
     def __init__(

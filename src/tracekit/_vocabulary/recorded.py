@@ -104,7 +104,7 @@ class Entry:
     def __iter__(self) -> Iterator[Entry]:
         yield self
 
-    def __getitem__(self, visit: int) -> Entry:
+    def __getitem__(self, visit: Any) -> Any:
         return (self,)[visit]
 
     def __getstate__(self) -> tuple[Any, Any]:
@@ -149,6 +149,13 @@ class Entries(list[Entry]):
     def nbytes(self) -> int:
         """Bytes of the tensors that they hold."""
         return sum(entry.nbytes for entry in self)
+
+
+class Keys(KeysView[str]):
+    """The paths of a cache; `in` takes every spelling that the cache takes."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)})"
 
 
 class _Navigable:
@@ -214,7 +221,10 @@ class _Navigable:
         return None if path is None else CacheView(self._whole(), path)
 
     def _number(self, key: int | slice) -> Any:
+        """The part below with a number; where none has one, a visit of the module here."""
         numbers = [int(name) for name in self._names() if name.isdecimal()]
+        if not numbers and self._path and self._path in self._listed():
+            return self._here()[key]
         if isinstance(key, slice):
             stop = max(numbers, default=-1) + 1
             wanted = range(*key.indices(stop))
@@ -367,7 +377,7 @@ class CacheDict(_Navigable, dict[str, "Entry | Entries"]):
             alias: Written with the aliases that `rename=` gave, where there are some.
         """
         if not alias:
-            return super().keys()
+            return Keys(self)
         return [self._spelled(path) for path in dict.keys(self)]
 
     def _spelled(self, path: str) -> str:

@@ -31,6 +31,7 @@ class StepBlock:
     __slots__ = ()
     takes_names = True
     _skips: list[Skip]
+    owner: Any
 
     def __enter__(self) -> int:
         raise CannotSuspendError(
@@ -57,7 +58,7 @@ def _enter(self: Any) -> Generator[Any, Any, int]:
     assert is_with_entry(twin.original, offset)
     warnings.warn_explicit(
         "`with tracer.iter[...]:` is an older form: write `for step in tracer.iter[...]:`",
-        FutureWarning,
+        getattr(type(self.owner), "older_form", FutureWarning),
         frame.f_code.co_filename,
         frame.f_lineno,
     )

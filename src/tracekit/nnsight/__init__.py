@@ -15,6 +15,7 @@ is `with nnsight.backward(loss):`.
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -30,9 +31,10 @@ from .._vocabulary.session import Session
 from ..errors import OutOfOrderError, WithBlockNotFoundError
 from ._oldmodels import LanguageModel, TransformersModel, VisionLanguageModel
 from ._oldnodes import Envoy, NNsight
+from ._oldplaces import lookup, put
 from ._oldtracers import EditingTracer, OldSession
 from ._oldviews import eproperty
-from ._telling import NNsightDeprecationWarning, gone, options
+from ._telling import NNsightDeprecationWarning, options
 
 __version__ = "0.8.1"  # the last version whose scripts are meant
 
@@ -78,46 +80,6 @@ CONFIG: Final = _Config(
     ),
 )
 
-_HERE_ONLY: Final = "run the model on this machine: it is not sent anywhere"
-_SAVE: Final = "an ordinary Python value, and `.save()` on it"
-_OLD_NAMES: Final = {
-    "DiffusionModel": "nnsight.NNsight(pipeline.unet), and trace one call of it",
-    "ExceptionWrapper": "except the error itself: it has its own class and the lines of the block",
-    "Mediator": "the errors are nnsight.OutOfOrderError and tracekit.NeverRanError",
-    "UnifiedTransformer": "tracekit.LanguageModel, with model.layers[i].attn and .mlp",
-    "VLLM": "nnsight.LanguageModel",
-    "apply": "call the function: in a block values are real tensors",
-    "bool": _SAVE,
-    "compare": _HERE_ONLY,
-    "cond": "an ordinary `if`",
-    "dict": _SAVE,
-    "float": _SAVE,
-    "int": _SAVE,
-    "intervention": "import the class from here: nnsight.Envoy, nnsight.Tracer, nnsight.Cache, ...",
-    "is_model_running": _HERE_ONLY,
-    "iter": "an ordinary `for` loop",
-    "list": _SAVE,
-    "local": "nothing: the block runs here",
-    "log": "print(...)",
-    "login": _HERE_ONLY,
-    "modeling": "import the class from here: nnsight.LanguageModel, nnsight.TransformersModel",
-    "models": "import the class from here: nnsight.LanguageModel, nnsight.NNsight",
-    "ndif": _HERE_ONLY,
-    "ndif_status": _HERE_ONLY,
-    "register": _HERE_ONLY,
-    "requires_input": 'nnsight.eproperty(key="input")',
-    "requires_output": 'nnsight.eproperty(key="output")',
-    "set": _SAVE,
-    "status": _HERE_ONLY,
-    "stop": "tracer.stop()",
-    "str": _SAVE,
-    "trace": "an ordinary function, called in the block",
-    "tracing": "import the class from here: nnsight.Tracer, nnsight.InterleavingTracer, ...",
-    "tuple": _SAVE,
-    "util": "torch.utils._pytree.tree_map in place of util.apply",
-    "whoami": _HERE_ONLY,
-}
-
 __all__ = (
     "CONFIG",
     "Backend",
@@ -146,8 +108,8 @@ __all__ = (
 )
 
 
+put()
+
+
 def __getattr__(name: str) -> Any:
-    if name in _OLD_NAMES:
-        raise gone(f"nnsight.{name}", _OLD_NAMES[name])
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    return lookup(__name__, name, sys._getframe(1))

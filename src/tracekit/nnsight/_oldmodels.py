@@ -34,6 +34,10 @@ class _ResultOfTheRun(Port):
         warn("model.generator.output", "tracer.result")
         return Read(run.interleaver.owners[1], "", "result")
 
+    def ask_get(self, obj: Any) -> Any:
+        """Suspend until the run's call has returned; give what it returned."""
+        return (yield from ask(self.request(obj)))
+
     def ask_set(self, obj: Any, value: Any) -> Any:
         """Replace the result of the run that is going on."""
         read = self.request(obj)

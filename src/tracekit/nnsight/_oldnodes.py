@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from torch import nn
 
 from .._interleave.requests import Read
-from .._protocol import suspending
+from .._protocol import ask, suspending
 from .._runtime.tracer import Backend
 from .._torch.tree import Node, Port, _Method
 from .._vocabulary.model import Model
 from .._vocabulary.session import Session
 from .._vocabulary.steps import StepLoop, Steps, _go_on, go_on
 from ._oldtracers import EditingTracer, NNsightTracer, OldSession
-from ._telling import enters_with, gone, options, warn
+from ._telling import NNsightDeprecationWarning, enters_with, gone, options, warn
 
 _OLD_NODE_NAMES: Final = {
     "envoys": "model.modules()",
@@ -38,6 +38,10 @@ class _Renamed(Port):
         warn(f"nns_{self.name}", f"`.{self.name}`; the child is `E_{self.name}`")
         return super().request(node)
 
+    def ask_get(self, obj: Any) -> Any:
+        """Suspend until the model stands at the site; give the value."""
+        return (yield from ask(self.request(obj)))
+
 
 class _OldMethod(_Method):
     """A method of the model: in a `with` line a tracer, elsewhere a call."""
@@ -54,6 +58,7 @@ class _OldMethod(_Method):
 class OldNode:
     """The part of a node that knows the older names."""
 
+    older_form = NNsightDeprecationWarning
     _module: nn.Module
     _path: str
 

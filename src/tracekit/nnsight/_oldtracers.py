@@ -10,7 +10,7 @@ from .._vocabulary.edits import EditingTracer as _EditingTracer
 from .._vocabulary.model import ModelTracer
 from .._vocabulary.session import Session
 from ..hf._tracer import TransformersTracer
-from ._telling import gone, warn
+from ._telling import NNsightDeprecationWarning, gone, warn
 
 _OLD_TRACER_NAMES: Final = {
     "apply": "call the function: its arguments are real tensors",
@@ -36,6 +36,8 @@ class _KeepsTracers:
 
 class _OldTracer(_KeepsTracers):
     """The part of a tracer that knows the older names."""
+
+    older_form = NNsightDeprecationWarning
 
     def __init__(self, *args: Any, keep: str = "saved", **kwargs: Any) -> None:
         above: Any = super()
@@ -72,6 +74,8 @@ class _Pair(tuple[Any, Any]):
 
 class EditingTracer(_EditingTracer):
     """As `tracekit.Model.edit` gives one; its `as` may be one name, the edited model."""
+
+    older_form = NNsightDeprecationWarning
 
     def value(self) -> Any:
         """What the `as` target gets."""
