@@ -148,7 +148,20 @@ class TestLabels:
     def test_texts_are_padded_with_what_the_loss_leaves_out(self, gpt2):
         got = call(reader(gpt2), [LONG, SHORT], labels=[LONG, SHORT])
 
-        assert [-100] * 5 + tokenizer()(SHORT)["input_ids"] == got["labels"][1].tolist()
+        # Nothing predicts a prompt's first token when it is alone, and no pad does here.
+        assert [-100] * 6 + tokenizer()(SHORT)["input_ids"][1:] == got["labels"][1].tolist()
+        assert tokenizer()(LONG)["input_ids"] == got["labels"][0].tolist()
+
+    @pytest.mark.parametrize("given", ["a list", "invokes"])
+    def test_the_loss_of_a_batch_is_that_of_its_prompts(self, gpt2, given):
+        both = reader(gpt2)
+        if given == "a list":
+            batch = call(both, [LONG, SHORT], labels=[LONG, SHORT])
+        else:
+            batch = both.join([both.read([one], {"labels": one}) for one in (SHORT, LONG)])
+        losses = [gpt2(**call(both, one, labels=one)).loss for one in (LONG, SHORT)]
+
+        torch.testing.assert_close((losses[0] * 7 + losses[1] * 2) / 9, gpt2(**batch).loss)
 
     def test_the_loss_is_transformers_own(self, gpt2):
         encoding = dict(tokenizer()(LONG, return_tensors="pt"))
@@ -348,6 +361,13 @@ class TestOneCall:
         parts = [both.read([SHORT], {"use_cache": value}) for value in (False, True)]
         with pytest.raises(PromptError, match="two invokes give use_cache different values"):
             both.join(parts)
+
+    def test_types_of_tokens_beside_a_prompt_without(self, gpt2):
+        """GPT-2 adds the embedding of token 0 for a type of 0: not what no types give."""
+        both = reader(gpt2)
+        typed = both.read([[[4, 5]]], {"token_type_ids": [[0, 0]]})
+        with pytest.raises(MixedInputsError, match="one invoke gives token_type_ids"):
+            both.join([typed, both.read([[4, 5, 6]], {})])
 
     def test_a_mask_per_head_beside_another_prompt(self, gpt2):
         both = reader(gpt2)

@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,6 +147,35 @@ class TestLoading:
         model = LanguageModel(saved(tmp_path))
 
         assert (1, 3, 97) == model(**encoded(SHORT)).logits.shape
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda m: m.to(torch.float64),
+            lambda m: m.double(),
+            lambda m: m.lm_head.cpu() and m.double(),
+        ],
+        ids=["to", "double", "cpu"],
+    )
+    def test_a_change_of_the_weights_loads_them_first(self, tmp_path, change):
+        model = LanguageModel(saved(tmp_path))
+
+        assert model is change(model)
+        assert model.dispatched
+        with model.trace(SHORT):
+            hidden = model.layers[0].output
+        assert torch.float64 == hidden.dtype
+
+    def test_so_does_the_lens(self, tmp_path):
+        model = LanguageModel(saved(tmp_path))
+
+        assert (1, 3, 97) == model.logit_lens(torch.zeros(1, 3, 32)).shape
+
+    @pytest.mark.parametrize("kind", [str, Path])
+    def test_a_tokenizer_by_its_folder(self, tmp_path, kind):
+        model = LanguageModel(DECODERS["gpt2"].build(), kind(saved(tmp_path)))
+
+        assert encoded(SHORT)["input_ids"][0].tolist() == model.tokenizer(SHORT)["input_ids"]
 
     def test_what_is_set_before_holds_after(self, tmp_path):
         model = LanguageModel(saved(tmp_path))

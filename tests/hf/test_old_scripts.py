@@ -831,11 +831,11 @@ def test_a_place_in_an_attached_module(names):
 
 def test_an_import_of_a_name_without_counterpart_says_what_to_write():
     with pytest.raises(ImportError, match=r"nnsight\.NNsight\(pipeline\.unet\)"):
-        from tracekit.nnsight import DiffusionModel
+        exec("from tracekit.nnsight import DiffusionModel")
     with pytest.raises(ImportError, match="call the function"):
-        from tracekit.nnsight.util import apply
+        exec("from tracekit.nnsight.util import apply")
     with pytest.raises(ImportError, match="cannot import name"):
-        from tracekit.nnsight.intervention import whatever
+        exec("from tracekit.nnsight.intervention import whatever")
 
 
 def test_unknown_names_are_unknown():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
@@ -118,6 +119,29 @@ class Model(Editable, DisplayedModel, Traceable):
             self.use_wrappers(wrappers)
         if validate:
             object.__setattr__(self, "_validates", True)
+
+    @classmethod
+    def from_transformers(cls, auto_class: Any, model: Any, **options: Any) -> Any:
+        """Wrap a model of transformers with any task's head.
+
+        Equivalent to `tracekit.hf.TransformersModel(model, auto=auto_class, **options)`.
+
+        Args:
+            auto_class: A class of transformers with `from_pretrained`, or its name, such as
+                `"AutoModelForSequenceClassification"`.
+            model: A folder, or a name on the Hugging Face hub.
+            options: As `TransformersModel` takes them: `tokenizer`, `processor`, `dispatch`, and
+                those of `from_pretrained`.
+
+        Returns:
+            The wrapped model; its weights are loaded by the first run.
+
+        Raises:
+            ModelNotFoundError: `model-not-found`. No such folder, or no such name on the hub.
+            WrongModelClassError: `wrong-model-class`. transformers has no such class.
+        """
+        # The one look upwards, by name: nothing of transformers is imported before it is called.
+        return import_module("tracekit.hf").TransformersModel(model, auto=auto_class, **options)
 
     def use_wrappers(self, wrappers: Wrappers) -> Self:
         """Make the nodes of some modules of other classes, with served values of their own.

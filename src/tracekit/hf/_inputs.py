@@ -61,6 +61,11 @@ _FEATURES: Final = ("feature_", "image_", "input_", "pixel_", "video_")
 _FIXED_WIDTH: Final = ("input_features",)
 """Fields with one row per prompt and a width of their own: joined when the widths agree."""
 
+_ONE_LABEL_A_ROW: Final = tuple(
+    f"{kind}Classification" for kind in ("Sequence", "Image", "Audio", "Video")
+)
+"""How the names of classes end whose labels are not those of tokens; so transformers does it."""
+
 _IMAGE_DIMS: Final = 4
 
 
@@ -88,6 +93,7 @@ class Reader:
         self._tokenizer = tokenizer
         self._processor = processor
         self._embed = embed
+        self._classifies_rows = _class_name(model).endswith(_ONE_LABEL_A_ROW)
         self.encoder_decoder = bool(getattr(self._config, "is_encoder_decoder", False))
         self.pads_left = not self.encoder_decoder and hasattr(model, "generate")
 
@@ -327,6 +333,9 @@ class Reader:
         return Prompt(fields, features, options, rows)
 
     def _field(self, key: str, value: Any) -> Tensor:
+        if key == "labels" and self._classifies_rows:
+            classes = torch.as_tensor(value)
+            return classes if classes.dim() else classes[None]
         if isinstance(value, str) or (
             isinstance(value, (list, tuple)) and value and isinstance(value[0], str)
         ):
@@ -409,6 +418,8 @@ class Reader:
     def _pad_rows(self, key: str, rows: list[list[int]]) -> Tensor:
         width = max(map(len, rows), default=0)
         filler = int(self._filler(key))
+        if key == "labels" and self._left(key):
+            rows = [row if len(row) == width else [filler, *row[1:]] for row in rows]
         padded = [
             [filler] * (width - len(row)) + list(row)
             if self._left(key)
@@ -418,9 +429,14 @@ class Reader:
         return torch.tensor(padded, dtype=torch.long)
 
     def _widen(self, key: str, value: Tensor, width: int) -> Tensor:
+        if value.dim() == 1:
+            return value
         missing = width - value.shape[1]
         if missing == 0:
             return value
+        if key == "labels" and self._left(key):
+            # Alone, nothing predicts a prompt's first token; here a pad would.
+            value = torch.cat([value.new_full((len(value), 1), IGNORED_LABEL), value[:, 1:]], 1)
         shape = (value.shape[0], missing, *value.shape[2:])
         pad = value.new_full(shape, self._filler(key))
         return torch.cat([pad, value] if self._left(key) else [value, pad], 1)
@@ -487,7 +503,7 @@ class Reader:
         joined: dict[str, Tensor] = {}
         for key in keys:
             values = [self._default(key, part, lead) for part in parts]
-            width = max(value.shape[1] for value in values)
+            width = max(value.shape[1] if value.dim() > 1 else 1 for value in values)
             if key == "attention_mask" and any(value.dim() != 2 for value in values):
                 raise MixedInputsError(
                     "an attention mask of shape (rows, heads, seq, seq) in one of several invokes",
@@ -518,6 +534,15 @@ class Reader:
             rows, seq = model.shape[:2]
             if key == "position_ids":
                 return torch.arange(seq, device=model.device).expand(rows, seq)
+            if key == "token_type_ids" and not hasattr(self._text_config, "type_vocab_size"):
+                # Such as GPT-2, which adds the embedding of token 0 where a type is 0.
+                raise MixedInputsError(
+                    "one invoke gives token_type_ids, another does not",
+                    why="this model takes types of tokens for tokens, so 0 is not the same as none",
+                    fix="give ids, or a tokenizer that makes no token_type_ids",
+                )
+            if key == "labels" and self._classifies_rows:
+                return torch.full((rows,), IGNORED_LABEL, device=model.device)
             if key == "token_type_ids" or (key == "labels" and not self.encoder_decoder):
                 return torch.full((rows, seq), int(self._filler(key)), device=model.device)
         raise MixedInputsError(
@@ -613,11 +638,19 @@ def _text_config(config: Any) -> Any:
     return getter() if getter is not None else config
 
 
+def _inner(model: Any) -> Any:
+    """Give the model inside an adapter's wrapper."""
+    base = getattr(model, "get_base_model", None)
+    return base() if base is not None else model
+
+
+def _class_name(model: Any) -> str:
+    return type(_inner(model)).__name__
+
+
 def _original_forward(model: Any) -> Callable[..., Any]:
     """Give the forward as its class wrote it: adapters and offloading wrap it."""
-    base = getattr(model, "get_base_model", None)
-    inner = base() if base is not None else model
-    forward: Callable[..., Any] = type(inner).forward
+    forward: Callable[..., Any] = type(_inner(model)).forward
     return forward
 
 

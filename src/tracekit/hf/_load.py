@@ -126,6 +126,8 @@ class Checkpoint:
             if key in self.options
         }
         dtype = self.options.get("dtype")
+        if isinstance(dtype, str) and dtype != "auto":
+            dtype = getattr(torch, dtype.removeprefix("torch."), None)
         if isinstance(dtype, torch.dtype):
             passed["dtype"] = dtype
         try:
@@ -161,6 +163,8 @@ class Checkpoint:
         """
         given = self.config if config is None else config
         options = dict(self.options)
+        # Older versions load in single precision where nothing is said.
+        options.setdefault("dtype", "auto")
         implementation = getattr(given, "_attn_implementation", None)
         if config is not None and implementation is not None:
             options["attn_implementation"] = implementation
@@ -189,7 +193,7 @@ def open_checkpoint(
         GatedModelError: `gated-model`. The hub wants its terms accepted first.
         WrongModelClassError: `wrong-model-class`. The model does not generate text.
     """
-    place = _existing(os.fspath(name))
+    place = _existing(os.fspath(name), options)
     options = {key: value for key, value in options.items() if value is not None}
     if "torch_dtype" in options:
         options.setdefault("dtype", options.pop("torch_dtype"))
@@ -209,11 +213,13 @@ def open_checkpoint(
     return Checkpoint(place, _auto_class(place, config, auto), config, kept)
 
 
-def _existing(name: str) -> str:
+def _existing(name: str, options: dict[str, Any]) -> str:
     """Give *name* with `~` expanded; refuse a path at which there is no model."""
     path = Path(name).expanduser()
     if path.is_dir():
-        if (path / "config.json").exists() or (path / "adapter_config.json").exists():
+        inside = path / (options.get("subfolder") or "")
+        files = [options.get("gguf_file") or "config.json", "adapter_config.json"]
+        if any((inside / file).exists() for file in files):
             return str(path) if name.startswith("~") else name
         found = sorted(entry.name for entry in path.iterdir())
         raise ModelNotFoundError(
@@ -286,6 +292,12 @@ def _explanation(name: str, error: BaseException) -> TracekitError | None:
         return any(isinstance(one, kinds) for one in chain)
 
     text = str(error)
+    if caused_by(hub_errors.HFValidationError) or text.startswith("Repo id must"):
+        return ModelNotFoundError(
+            f"{name!r} is no folder here, and no name that a model on the hub can have",
+            why='a name is "model" or "owner/model", of letters, digits, `-`, `_` and `.`',
+            fix="check the spelling, and for a folder the working directory",
+        )
     if caused_by(hub_errors.GatedRepoError) or "gated repo" in text:
         return GatedModelError(
             f"{name!r} is gated: its terms have to be accepted on the hub first",
@@ -421,14 +433,18 @@ def future_device(device_map: Any) -> torch.device:
     if first == "disk":
         return torch.device("cpu")
     if isinstance(first, int):
-        accelerator = torch.accelerator.current_accelerator()
-        return torch.device(accelerator.type if accelerator is not None else "cuda", first)
+        return torch.device(_accelerator() or "cuda", first)
     if first in ("auto", "balanced", "balanced_low_0", "sequential"):
-        if not torch.accelerator.is_available():
-            return torch.device("cpu")
-        accelerator = torch.accelerator.current_accelerator()
-        return torch.device("cpu") if accelerator is None else torch.device(accelerator.type, 0)
+        kind = _accelerator()
+        return torch.device("cpu") if kind is None else torch.device(kind, 0)
     return torch.device(first)
+
+
+def _accelerator() -> str | None:
+    """Give the kind of accelerator that is here."""
+    # Asked for one that is not there, older versions raise.
+    found = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
+    return found.type if found else None
 
 
 def current_device(module: nn.Module) -> torch.device:
@@ -494,9 +510,9 @@ def load_tokenizer(name: str, **options: Any) -> Any:
     Raises:
         NoTokenizerError: `no-tokenizer`.
     """
-    folder = Path(name)
+    folder = Path(name) / (options.get("subfolder") or "")
     if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
-        raise no_tokenizer(f"the folder {name!r} has no tokenizer files")
+        raise no_tokenizer(f"the folder {str(folder)!r} has no tokenizer files")
     try:
         with explained(name):
             tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)

@@ -19,8 +19,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from tracekit._torch import hooks
 from tracekit._torch.batch import Joined
+from tracekit._vocabulary.served import Wrappers
 from tracekit.errors import (
     GenerateOnlyError,
     NoStandardNameError,
@@ -99,11 +99,14 @@ class TransformersModel(Part):
         auto: A class of transformers with `from_pretrained`, or its name, such as
             `"AutoModelForSequenceClassification"`; by default the class that the checkpoint was
             saved with.
-        tokenizer: By default the checkpoint's own, loaded when it is needed.
-        processor: For images and audio; by default the checkpoint's own.
+        tokenizer: A tokenizer, or the name or folder of one; by default the checkpoint's own,
+            loaded when it is needed.
+        processor: For images and audio, likewise.
         dispatch: Load the weights now. By default the first run does.
         rename: Further names for modules: `{path, pattern or class: name or names}`.
         validate: Scan each block before it runs.
+        wrappers: Classes of nodes for some modules, as for `tracekit.Model`; they are subclasses of
+            `tracekit.Model`, and their modules have the values that those serve.
         options: Passed to `from_pretrained`: `device_map`, `dtype`, `revision`,
             `quantization_config`, ...
 
@@ -127,6 +130,7 @@ class TransformersModel(Part):
         dispatch: bool = False,
         rename: dict[Any, str | list[str]] | None = None,
         validate: bool = False,
+        wrappers: Wrappers | None = None,
         **options: Any,
     ) -> None:
         checkpoint: Checkpoint | None = None
@@ -147,7 +151,7 @@ class TransformersModel(Part):
         fill(self, "_loaded", loaded)
         fill(self, "_given_tokenizer", tokenizer)
         fill(self, "_given_processor", processor)
-        super().__init__(module, rename=rename, validate=validate)
+        super().__init__(module, rename=rename, validate=validate, wrappers=wrappers)
         fill(self, "_anatomy", self._find_anatomy())
         self._make_reader()
 
@@ -254,10 +258,15 @@ class TransformersModel(Part):
         """
         if self._given_tokenizer is None:
             processor = self._given_processor
+            if isinstance(processor, (str, os.PathLike)):
+                processor = self.processor
             inner = getattr(processor, "tokenizer", None)
             object.__setattr__(
                 self, "_given_tokenizer", inner if inner is not None else self._find(load_tokenizer)
             )
+        elif isinstance(self._given_tokenizer, (str, os.PathLike)):
+            name = os.fspath(self._given_tokenizer)
+            object.__setattr__(self, "_given_tokenizer", load_tokenizer(name))
         return self._given_tokenizer
 
     @property
@@ -269,6 +278,9 @@ class TransformersModel(Part):
         """
         if self._given_processor is None:
             object.__setattr__(self, "_given_processor", self._find(load_processor))
+        elif isinstance(self._given_processor, (str, os.PathLike)):
+            name = os.fspath(self._given_processor)
+            object.__setattr__(self, "_given_processor", load_processor(name))
         return self._given_processor
 
     def _find(self, load: Callable[..., Any]) -> Any:
@@ -572,8 +584,7 @@ class TransformersModel(Part):
         Returns:
             Logits, shape (..., d_vocab), scaled and capped as the model does it.
         """
-        if hooks.current_run() is None:
-            self.dispatch()
+        self._load_first()
         return lens(self._module, self.anatomy, hidden)
 
     def next_tokens(self, logits: Tensor, k: int = 5) -> list[list[tuple[str, float]]]:
@@ -595,7 +606,8 @@ class LanguageModel(TransformersModel):
 
     Args:
         model: A folder, a name on the hub, or a model that is loaded already.
-        tokenizer: By default the checkpoint's own, loaded when it is needed.
+        tokenizer: A tokenizer, or the name or folder of one; by default the checkpoint's own,
+            loaded when it is needed.
         dispatch: Load the weights now. By default the first run does.
         device_map: As for `from_pretrained`.
         dtype: By default the checkpoint's own.

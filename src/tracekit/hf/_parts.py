@@ -7,7 +7,7 @@ the tensor that stands in it. Both are nodes of one module, and requests for the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from torch import Tensor
 
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
     from tracekit._torch.tree import Node
 
     from ._model import TransformersModel
+
+
+_CHANGES_WEIGHTS: Final = frozenset(
+    {
+        "apply",
+        "bfloat16",
+        "double",
+        "float",
+        "half",
+        "load_state_dict",
+        "requires_grad_",
+        "type",
+    }
+)
+"""Methods that a skeleton would forget: the weights are loaded before they are called."""
 
 
 class Part(Model):
@@ -53,6 +68,8 @@ class Part(Model):
         return whole
 
     def __getattr__(self, name: str) -> Any:
+        if name in _CHANGES_WEIGHTS:
+            self._load_first()
         value = super().__getattr__(name)
         if isinstance(value, Tensor) and value.is_meta:
             return self._real(name, value)
@@ -73,9 +90,27 @@ class Part(Model):
 
     def __call__(self, *args: Any, hook: bool = False, **kwargs: Any) -> Any:
         """Call the module; outside of a run, the weights are loaded first."""
+        self._load_first()
+        return super().__call__(*args, hook=hook, **kwargs)
+
+    def _load_first(self) -> None:
         if hooks.current_run() is None:
             self._whole.dispatch()
-        return super().__call__(*args, hook=hook, **kwargs)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or convert the module, as `nn.Module.to`; the weights are loaded first."""
+        self._load_first()
+        return super().to(*args, **kwargs)
+
+    def cpu(self) -> Self:
+        """Move the module to the CPU; the weights are loaded first."""
+        self._load_first()
+        return super().cpu()
+
+    def cuda(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the module to a GPU; the weights are loaded first."""
+        self._load_first()
+        return super().cuda(*args, **kwargs)
 
     def skip(self, value: Any) -> None:
         """Let the module not run in this visit; *value* is its output.
