@@ -22,6 +22,7 @@ OWNER = object()
 
 class Body:
     filename = __file__
+    is_apart = False
 
     def __init__(self, function, names=()):
         self.function = function

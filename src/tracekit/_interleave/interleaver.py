@@ -114,16 +114,17 @@ class Interleaver:
         closing: No site but the one where the model stands can still come.
     """
 
-    standing: Standing | None = None
-    current: Worker | None = None
-    failure: BaseException | None = None
-    model_error: BaseException | None = None
-    ended = False
-    stopped = False
-    closing = False
-    over = False
-
     def __init__(self, host: Host, owners: Sequence[object] = ()) -> None:
+        # No defaults in the class: on 3.11 an attribute that the class has too is looked up
+        # the long way each time.
+        self.standing: Standing | None = None
+        self.current: Worker | None = None
+        self.failure: BaseException | None = None
+        self.model_error: BaseException | None = None
+        self.ended = False
+        self.stopped = False
+        self.closing = False
+        self.over = False
         self.host = host
         self.owners = owners
         self.workers: list[Worker] = []
@@ -212,7 +213,10 @@ class Interleaver:
             self.standing = standing = Standing(key, visit, value)
             try:
                 self._serve()
-                value = self._settled(standing)
+                if standing.skips or standing.shared is not None:
+                    value = self._settled(standing)
+                else:
+                    value = standing.value
             finally:
                 self.standing = outer
                 # Who compares standings later must not keep their values alive.
@@ -318,9 +322,10 @@ class Interleaver:
             return Raised(Abort())
         kind = type(request)
         if kind is Read or kind is Write or kind is Skip:
-            answer = self._answer_site(worker, request)  # type: ignore[arg-type]
-            if answer is not WAIT:
-                return answer
+            if self.standing is not None:
+                answer = self._answer_site(worker, request)  # type: ignore[arg-type]
+                if answer is not WAIT:
+                    return answer
             refusal = self._refuse_site(worker, request)  # type: ignore[arg-type]
             if refusal is not None:
                 if isinstance(refusal, TracekitError) and not refusal.where:

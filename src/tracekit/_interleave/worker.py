@@ -19,12 +19,10 @@ _files: Final[dict[str, bool]] = {}
 
 
 def _is_ours(filename: str) -> bool:
-    known = _files.get(filename)
-    if known is None:
-        if len(_files) >= _MANY_FILES:
-            _files.clear()
-        known = _files[filename] = filename.startswith(_OURS)
-    return known
+    if len(_files) >= _MANY_FILES:
+        _files.clear()
+    ours = _files[filename] = filename.startswith(_OURS)
+    return ours
 
 
 def place_of(code: CodeType, offset: int) -> tuple[str, int]:
@@ -75,6 +73,7 @@ class Worker:
         value: What the body returned.
         error: What the body raised; taken out by whoever raises it on.
         aborted: It is being unwound; further requests end it too.
+        is_apart: Its body has a namespace of its own; see `Body`.
         is_outer: It is the body around the other bodies of the run, and reads their names last.
         modes: What the host keeps about the surroundings of the body.
     """
@@ -85,6 +84,7 @@ class Worker:
         "body",
         "error",
         "generator",
+        "is_apart",
         "is_outer",
         "loops",
         "modes",
@@ -106,6 +106,7 @@ class Worker:
         self.loops: list[Loop] = []
         self.value: object = None
         self.error: BaseException | None = None
+        self.is_apart = False
         self.is_outer = False
         self.started = False
         self.stepped = False
@@ -126,6 +127,7 @@ class Worker:
         """Make the generator; the first `send` enters it."""
         self.started = True
         self.generator = self.body.start(value)
+        self.is_apart = self.body.is_apart
 
     def send(self, answer: object) -> Request | None:
         """Run on until the next request.
@@ -180,7 +182,11 @@ class Worker:
         while type(generator) is GeneratorType:
             code = generator.gi_code
             # A frame object is made when it is asked for: only for the user's own code.
-            if not _is_ours(code.co_filename):
+            filename = code.co_filename
+            ours = _files.get(filename)
+            if ours is None:
+                ours = _is_ours(filename)
+            if not ours:
                 frame: FrameType | None = generator.gi_frame
                 if frame is None:
                     break

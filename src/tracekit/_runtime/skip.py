@@ -57,6 +57,8 @@ TOOL_NAME: Final = "tracekit"
 _TOOL_IDS: Final = (4, 3)
 _OTHER_ID: Final = {4: 3, 3: 4}
 
+_get_trace: Final = sys.gettrace
+_get_profile: Final = sys.getprofile
 _monitoring: Final[Any] = sys.monitoring if HAS_MONITORING else None  # type: ignore[attr-defined,unused-ignore]
 _DISABLE: Final[Any] = _monitoring.DISABLE if HAS_MONITORING else None
 _get_tool: Final[Any] = _monitoring.get_tool if HAS_MONITORING else None
@@ -118,6 +120,8 @@ def arm(frame: FrameType, offset: int, entered: int | None = None) -> Skip:
     Raises:
         CannotSkipError: `cannot-skip`. The interpreter delivers no events here.
     """
+    if not HAS_MONITORING and _get_trace() is None and _get_profile() is None:
+        return TracedSkip(frame, offset, entered)  # nobody's callback could be running
     number = _tool.number
     if number is None:
         number = tool_id()
@@ -340,8 +344,8 @@ def _nobody_watches(number: int) -> bool:
     Asked before the canary, because it takes less than half the time.
     """
     return (
-        sys.gettrace() is None
-        and sys.getprofile() is None
+        _get_trace() is None
+        and _get_profile() is None
         and _get_tool(number) == TOOL_NAME
         and _get_tool(_OTHER_ID[number]) is None
         and _get_tool(0) is None
@@ -559,8 +563,6 @@ class TracedSkip(Skip):
 def trace_events_arrive() -> bool:
     """Ask whether a trace function would be called."""
     previous = sys.gettrace()
-    if not HAS_MONITORING and previous is None and sys.getprofile() is None:
-        return True  # nobody's callback could be running
     heard = []
 
     def listen(_frame: FrameType, event: str, _argument: object) -> None:

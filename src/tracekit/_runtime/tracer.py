@@ -240,16 +240,6 @@ class BlockBody(Body):
         bound: What the block has bound in its caller's frame, once it has finished.
     """
 
-    _given: dict[str, object] | None = None
-    _before: list[object] | None = None
-    _namespace_before: dict[str, object] | None = None
-    _own_frame: FrameType | None = None
-    _shared: SharedNames | None = None
-    _pending = _NOTHING
-    _names: OwnNames | None = None
-    _swapped: dict[str, object] | None = None
-    bound: Iterable[object] = ()
-
     def __init__(self, info: Tracer.Info, block: Compiled) -> None:
         code = info.code
         self.name = code.co_name
@@ -260,6 +250,15 @@ class BlockBody(Body):
         self.info = info
         self.frame = info.frame
         self.block = block
+        self._given: dict[str, object] | None = None
+        self._before: list[object] | None = None
+        self._namespace_before: dict[str, object] | None = None
+        self._own_frame: FrameType | None = None
+        self._shared: SharedNames | None = None
+        self._pending = _NOTHING
+        self._names: OwnNames | None = None
+        self._swapped: dict[str, object] | None = None
+        self.bound: Iterable[object] = ()
 
     def bind_now(self) -> None:
         """Take the caller's names as they are now, for a body that is started later."""
@@ -522,16 +521,16 @@ class Tracer:
             return line_at(self.code, self.enter_offset)
 
     takes_names = True
-    info: Info | None = None
-    _body: BlockBody | None = None
-    _skip: Skip | None = None
-    _saved: Saved | None = None
-    _state = "new"
 
     def __init__(self, *args: Any, backend: Backend | None = None, **kwargs: Any) -> None:
         self.args = args
         self.kwargs = kwargs
         self.backend = _BACKEND if backend is None else backend
+        self.info: Tracer.Info | None = None
+        self._body: BlockBody | None = None
+        self._skip: Skip | None = None
+        self._saved: Saved | None = None
+        self._state = "new"
 
     # -- the block form ---------------------------------------------------------------------
 

@@ -105,25 +105,24 @@ class Run(Host):
         names_bound: Binds what the bodies of invokes have bound, for the body around them.
     """
 
-    rules: BatchRules | None = None
-    inputs: Joined | None = None
-    total = 0
-    base = ""
-    without_grad = False
-    grad = False
-    eager: AbstractContextManager[Any] | None = None
-    refuse: Callable[[Worker, Read], BaseException | None] | None = None
-    names_bound: Callable[[Worker], object] | None = None
-
-    forwarding = False
-    began = False
-    outer: Run | None = None
-    frame: FrameType | None = None
-    modes: Modes
-    returning: Spot | None = None
-    held: Held | None = None
-
     def __init__(self, tree: Tree, owner: object, once: str | None) -> None:
+        # No defaults in the class; see `Interleaver`.
+        self.rules: BatchRules | None = None
+        self.inputs: Joined | None = None
+        self.total = 0
+        self.base = ""
+        self.without_grad = False
+        self.grad = False
+        self.eager: AbstractContextManager[Any] | None = None
+        self.refuse: Callable[[Worker, Read], BaseException | None] | None = None
+        self.names_bound: Callable[[Worker], object] | None = None
+        self.forwarding = False
+        self.began = False
+        self.outer: Run | None = None
+        self.frame: FrameType | None = None
+        self.modes: Modes
+        self.returning: Spot | None = None
+        self.held: Held | None = None
         self.tree = tree
         self.once = once
         self.interleaver = Interleaver(self, (tree, owner, *tree.origins))
@@ -268,7 +267,7 @@ class Run(Host):
         return UNBOUND if self.names_bound is None else self.names_bound(worker)
 
     def enter(self, worker: Worker) -> tuple[bool, Modes]:
-        if worker.body.is_apart:
+        if worker.is_apart:
             worker.body.resume()
         before = self.forwarding
         self.forwarding = False
@@ -285,7 +284,7 @@ class Run(Host):
         return before, modes if modes.hold() else modes.exchange()
 
     def leave(self, worker: Worker, before: tuple[bool, Modes]) -> None:
-        if worker.body.is_apart:
+        if worker.is_apart:
             worker.body.suspend()
         self.forwarding, model = before
         modes = worker.modes

@@ -41,18 +41,6 @@ class InterleavingTracer(Tracer):
         **kwargs: Given to the call.
     """
 
-    keep = "all"
-    max_rows: int | None = None
-    _invokes: Sequence[Invoker] = ()
-    _started: Sequence[Invoker] = ()
-    _ended: Sequence[Invoker] = ()
-    _stopped = False
-    _read_at = ""
-    _main: Worker | None = None
-    _requests: dict[str, Any] | None = None
-    _current: Run | None = None
-    _visited: Sequence[tuple[tuple[str, str], int]] = ()
-
     result = Port("result", "result", doc="What the traced call returned; can be assigned.")
 
     def __init__(
@@ -66,15 +54,23 @@ class InterleavingTracer(Tracer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, backend=backend, **kwargs)
-        if max_rows is not None:
-            self.max_rows = max_rows
         self.fn = fn
         self.model: Traceable | None = model
+        self.max_rows = max_rows
+        self.keep = keep
+        self._invokes: Sequence[Invoker] = ()
+        self._started: Sequence[Invoker] = ()
+        self._ended: Sequence[Invoker] = ()
+        self._stopped = False
+        self._read_at = ""
+        self._main: Worker | None = None
+        self._requests: dict[str, Any] | None = None
+        self._current: Run | None = None
+        self._visited: Sequence[tuple[tuple[str, str], int]] = ()
         if keep != "all":
             if keep != "saved":
                 self._state = "ended"
                 raise ValueError(f'keep is "all" or "saved", not {keep!r}')
-            self.keep = keep
             self.keep_only_saved()
 
     def _site_owner(self) -> tuple[object, str]:
@@ -173,11 +169,13 @@ class InterleavingTracer(Tracer):
             self._current = None
             self._stopped = run.interleaver.stopped
             self._visited = [*self._visited, *run.interleaver.passed]
-            started, self._started = self._started, ()
-            self._ended = [*self._ended, *started]
-            for invoke in started:
-                invoke.push_names(self.keeps())
-            del run, started
+            if self._started:
+                started, self._started = self._started, ()
+                self._ended = [*self._ended, *started]
+                for invoke in started:
+                    invoke.push_names(self.keeps())
+                del started
+            del run
 
     def _run_again(self, run: Run) -> None:
         """A further run begins, because the inputs did not fit into one."""

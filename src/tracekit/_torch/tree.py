@@ -216,7 +216,9 @@ class Port(Suspending):
 
     def ask_get(self, obj: Any) -> Any:
         """Suspend until the model stands at the site; give the value."""
-        return (yield from ask(self.request(obj)))
+        requests = obj._requests
+        request = None if requests is None else requests.get(self.name)
+        return (yield from ask(request or self.request(obj)))
 
     def ask_set(self, obj: Any, value: Any) -> Any:
         """Suspend until the model stands at the site; replace the value."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
+from .._runtime.saving import Saved
 from .._runtime.tracer import Backend, Body, Tracer
 
 
@@ -53,13 +54,14 @@ class Session(Tracer):
 class InSession:
     """The part of a tracer that hands all names on inside a session."""
 
+    _saved: Saved | None
+
     def keeps(self) -> Callable[[str, object], bool] | None:
         """Which names are bound after the block: `None` for all of them."""
-        if _all_open and _open.sessions:
+        saved = self._saved
+        if saved is None or (_all_open and _open.sessions):
             return None
-        found: Any = super()
-        keeps: Callable[[str, object], bool] | None = found.keeps()
-        return keeps
+        return saved.keeps
 
 
 def session(*, backend: Backend | None = None, keep: str = "all") -> Session:
