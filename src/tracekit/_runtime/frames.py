@@ -257,7 +257,10 @@ def push(frame: FrameType, bindings: Mapping[str, object]) -> None:
             Nothing was changed.
         KeyError: A function has no such variable. Nothing was changed.
     """
-    layout = _layout(frame.f_code)
+    code = frame.f_code
+    layout = _layouts.get(id(code))
+    if layout is None or layout.code() is not code:
+        layout = _layout(code)
     if not layout.optimized:
         namespace: Any = frame.f_locals
         for name, value in bindings.items():
@@ -267,7 +270,8 @@ def push(frame: FrameType, bindings: Mapping[str, object]) -> None:
                 del namespace[name]
         return
     indexes = layout.indexes
-    _check(indexes, bindings)
+    if not bindings.keys() <= indexes.keys():
+        _check(indexes, bindings)
     if not memory.AVAILABLE:
         _push_by_documented_means(frame, bindings)
         return
