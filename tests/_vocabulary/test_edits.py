@@ -15,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tracekit import InvokeError, Model, NeverRanError, NotRunningError, OutOfOrderError
+from tracekit import (
+    InvokeError,
+    Model,
+    NeverRanError,
+    NotRunningError,
+    OutOfOrderError,
+    UnsupportedModuleError,
+)
 from tracekit._torch import hooks
 from tracekit._vocabulary.edits import Edit
 
@@ -531,6 +538,25 @@ class TestModules:
         calls.clear()
         module(X)
         assert calls == ["out"]
+
+    def test_as_module_in_a_larger_model(self, clean):
+        model = Model(net())
+        with model.edit() as (_, edited):
+            edited.layers[0].output *= 2
+        made = edited.as_module()
+        larger = Model(clean(nn.Sequential(nn.Linear(4, 4), made)))
+        with larger.trace(X):
+            given = larger[1].input
+            out = larger[1].output
+
+        assert torch.equal(out, edited(given))
+        with pytest.raises(UnsupportedModuleError, match="stored edits of its own"):
+            with larger.trace(X):
+                inside = larger[1].layers[0].output
+        edited.clear_edits()
+        with larger.trace(X):
+            inside = larger[1].layers[0].output
+        assert inside.shape == (2, 4)
 
     def test_a_part_as_module(self, clean):
         module = clean(net())

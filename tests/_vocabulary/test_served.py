@@ -306,3 +306,28 @@ class TestWrappers:
         assert "<heads>: output, One row for each head." in text
         assert "<doubled>: input" in text
         assert "heads" in dir(model.attn)
+
+
+def test_classes_for_the_modules_of_a_language_model():
+    pytest.importorskip("transformers")
+    from decoders import DECODERS, tokenizer
+
+    class First(tracekit.Model):
+        @tracekit.served("output")
+        def hidden(self, value):
+            return value[0]
+
+        @hidden.writer
+        def hidden(self, value, hidden):
+            return (hidden, *value[1:])
+
+    module = DECODERS["gpt2"].build()
+    kind = type(module.transformer.h[0].attn)
+    for wrappers in ({kind: First}, {"*.attn": First}):
+        model = tracekit.LanguageModel(module, tokenizer(), wrappers=wrappers)
+        with model.trace("Rome is in"):
+            model.transformer.h[0].attn.hidden = 0 * model.transformer.h[0].attn.hidden
+            zero = model.transformer.h[0].attn.output[0]
+            standard = model.layers[1].attn.output
+        assert not zero.any()
+        assert standard.shape == zero.shape

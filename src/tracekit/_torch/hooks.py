@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from .run import Run
     from .tree import Tree
+    from .tree import Tree
 
 _CAPTURE_MODULE: Final = "transformers.utils.output_capturing"
 _MISSING: Final = object()
@@ -326,6 +327,12 @@ def runs_tree(tree: Tree) -> bool:
             return True
         run = run.outer
     return False
+
+
+def runs_apart(module: nn.Module, tree: Tree) -> bool:
+    """Tell whether a call of *module* opens a run of another tree, for the edits that it has."""
+    apart = getattr(forward_of(module), "runs_apart", None)
+    return apart is not None and bool(apart(tree))
 
 
 def runs_module(module: nn.Module) -> bool:

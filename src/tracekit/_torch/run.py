@@ -377,6 +377,14 @@ class Run(Host):
                     why="it does not call its children from Python in the thread of the run",
                     fix=f"ask for `{spell(name, 'output')}`, or trace the plain module",
                 )
+            if module is not self.tree.root and hooks.runs_apart(module, self.tree):
+                return UnsupportedModuleError(
+                    f"`{spell(path, '')}` is inside `{spell(name, '')}`, which has stored edits of "
+                    "its own, and cannot be served",
+                    why="a module that `as_module()` gave is run with its edits in a run of its own",
+                    fix=f"ask for `{spell(name, 'output')}`; or put the plain module there, and make "
+                    "the edits on the whole model",
+                )
         running: list[nn.Module] | None = None if late else []
         for name, module in chain:
             if name in self.paths or (name == self.once and module is not target):

@@ -451,6 +451,10 @@ class _EditedForward:
         self._path = path
         self._original = original
 
+    def runs_apart(self, tree: Tree) -> bool:
+        """Tell whether a call of it opens a run of another tree than *tree*."""
+        return bool(self._tree.edits) and tree is not self._tree
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         module: Any = self._tree.find_module(self._path)
         if not self._tree.edits or hooks.runs_module(module) or hooks.runs_tree(self._tree):
