@@ -27,7 +27,22 @@ def built(family):
                 parameter.mul_(5)
             if "gate.weight" in name or "router.weight" in name:
                 parameter.normal_()
-    return LanguageModel(module, tokenizer())
+    model = LanguageModel(module, tokenizer())
+    if family in MIXTURES and isinstance(model.layers[1].mlp._module.experts, torch.nn.ModuleList):
+        pytest.skip("this version of transformers keeps experts as modules of their own")
+    return model
+
+
+def summed(routing):
+    """What each expert makes of its tokens, weighted and added up: (tokens, d_model)."""
+    made = torch.zeros_like(routing.hidden)
+    for expert in range(4):
+        tokens = routing.tokens(expert)
+        with torch.no_grad():
+            out = routing.output(expert)
+        weights = (routing.weights * (routing.chosen == expert)).sum(-1)[tokens, None]
+        made[tokens] += (out * weights).to(made.dtype)
+    return made
 
 
 @pytest.mark.parametrize("family", MIXTURES)
@@ -38,20 +53,15 @@ class TestRouting:
             routing = model.layers[1].mlp.routing
             total = model.layers[1].mlp.experts.output
             given = routing.hidden
-        made = torch.zeros_like(total)
         counted = 0
         for expert in range(4):
             tokens = routing.tokens(expert)
             counted += len(tokens)
-            with torch.no_grad():
-                out = routing.output(expert)
-            weights = (routing.weights * (routing.chosen == expert)).sum(-1)[tokens, None]
-            made[tokens] += (out * weights).to(made.dtype)
             assert torch.equal(given[tokens], routing.input(expert))
 
         assert (16, 2) == routing.chosen.shape == routing.weights.shape
         assert 32 == counted
-        torch.testing.assert_close(made, total)
+        torch.testing.assert_close(summed(routing), total.flatten(0, -2))
         assert "<16 tokens, each to 2 experts>" == repr(routing)
 
     def test_a_knocked_out_expert(self, family):
@@ -82,13 +92,8 @@ class TestRouting:
             routing.chosen[:, 1] = 2
             total = model.layers[1].mlp.experts.output
             logits = model.output.logits
-        with torch.no_grad():
-            expected = model._module.get_submodule(f"{model.anatomy.path('mlp', 1)}.experts")(
-                routing.hidden, routing.chosen, routing.weights
-            )
-
         assert [3, 2] == routing.chosen[5].tolist()
-        torch.testing.assert_close(total, expected)
+        torch.testing.assert_close(summed(routing), total.flatten(0, -2))
         assert (1, 8, 97) == logits.shape
 
     def test_each_invoke_has_its_own(self, family):
@@ -115,7 +120,7 @@ class TestRefusals:
             model.trace(SHORT).run(lambda: model.layers[0].mlp.routing)
 
     def test_a_routing_is_not_replaced(self):
-        model = built("mixtral")
+        model = built("gptoss")
 
         def replace():
             model.layers[0].mlp.routing = None
@@ -124,8 +129,8 @@ class TestRefusals:
             model.trace(SHORT).run(replace)
 
     def test_experts_that_are_modules(self):
-        model = built("mixtral")
-        mlp = model._module.model.layers[0].mlp
+        model = built("gptoss")
+        mlp = model.layers[0].mlp._module
         mlp.experts = torch.nn.ModuleList([torch.nn.Linear(32, 32)])
         with pytest.raises(NoStandardNameError) as caught:
             model.trace(SHORT).run(lambda: model.layers[0].mlp.routing)

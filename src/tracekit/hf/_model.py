@@ -52,7 +52,7 @@ from ._prompts import Prompt, rows_of
 from ._returns import items_returned
 from ._tokens import Tokens, tokens_of
 from ._tracer import TransformersTracer
-from ._weights import keeps_no_weights, no_weights
+from ._weights import keeps_no_weights, no_weights, switch_in_place
 
 _GENERATE_ONLY: Final = (
     "do_sample",
@@ -82,7 +82,7 @@ _SEVERAL_TOKENS_A_STEP: Final = (
 )
 
 _SWITCHED_BY_CONFIG: Final = frozenset({"eager", "sdpa"})
-"""Attention implementations of one class, which asks the config each time."""
+"""Attention implementations whose attentions hold the same."""
 
 
 def is_generation(function: Any) -> bool:
@@ -561,13 +561,15 @@ class TransformersModel(Part):
         if can_set is None or can_set():
             module.set_attn_implementation(name)
             return
-        # Falcon's attention looks at the config in each forward; transformers only says that it
-        # does not follow the interface, and changes nothing.
+        # Falcon's attention looks at the config in each forward, and older ones have a class for
+        # each implementation; transformers only says that they do not follow the interface, and
+        # changes nothing.
         config = module.config.get_text_config()
-        if not {name, config._attn_implementation} <= _SWITCHED_BY_CONFIG:
+        old = config._attn_implementation
+        if not ({name, old} <= _SWITCHED_BY_CONFIG and switch_in_place(module, old, name)):
             raise WrongModelClassError(
                 f"the attention of a `{type(module).__name__}` cannot be switched to {name!r}",
-                seen=f"it is {config._attn_implementation!r}",
+                seen=f"it is {old!r}",
                 why="transformers makes it for one implementation when the model is made",
                 fix=f'LanguageModel(..., attn_implementation="{name}")',
             )

@@ -9,6 +9,7 @@ attention function has no softmax, and no weights.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -35,6 +36,9 @@ KEEPS_NO_WEIGHTS: Final = ("sdpa", "flash", "flex", "paged")
 
 _INTERFACE: Final = "attention_interface_0"
 _OF_ACCELERATE: Final = "_old_forward"
+_BY_IMPLEMENTATION: Final = "_ATTENTION_CLASSES"
+"""How the tables of older modules end: implementation -> class of the attention."""
+
 _UPCAST: Final = "self__upcast_and_reordered_attn_0"
 
 
@@ -60,6 +64,33 @@ def no_weights(what: str, implementation: str) -> NoAttentionWeightsError:
         why="fused attention never has its weights as a tensor",
         fix='model.set_attn_implementation("eager")',
     )
+
+
+def switch_in_place(model: nn.Module, old: str, new: str) -> bool:
+    """Switch the attentions of a model whose class makes them for one implementation.
+
+    Args:
+        model: Of transformers.
+        old: The attention implementation that it has.
+        new: The one that it is to have.
+
+    Returns:
+        Whether that is possible: the two classes of an attention, if they are two, differ in their
+        methods only.
+    """
+    changes: list[tuple[nn.Module, type[nn.Module]]] = []
+    for part in model.modules():
+        made_in = vars(sys.modules[type(part).__module__])
+        for name, classes in made_in.items():
+            if not name.endswith(_BY_IMPLEMENTATION) or type(part) is not classes.get(old):
+                continue
+            wanted = classes.get(new)
+            if wanted is None or wanted.__init__ is not type(part).__init__:
+                return False
+            changes.append((part, wanted))
+    for part, wanted in changes:
+        part.__class__ = wanted
+    return True
 
 
 class _Place(NamedTuple):
