@@ -101,6 +101,13 @@ def bench(session: nox.Session) -> None:
     session.run(sys.executable, "benchmarks/against_hooks.py", external=True)
 
 
+@nox.session(python=PYTHONS)
+def calls(session: nox.Session) -> None:
+    """What does a call inside a block cost, beside a plain one and a greenlet's switch?"""
+    session.install("-e", ".", TORCH, "greenlet")
+    session.run("python", "benchmarks/calls.py", env=ONE_THREAD)
+
+
 @nox.session(venv_backend="none")
 def field(session: nox.Session) -> None:
     """How does it stand beside hooks, and beside peers (`-- --peer nnsight=PYTHON`)?"""

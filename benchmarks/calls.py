@@ -4,7 +4,8 @@ Usage: python benchmarks/calls.py
 
 Each row is a loop in a block against the same loop outside, in turns in one process, in ns per
 call, medians; "more" is the difference. A greenlet that goes down the same helpers is printed
-beside them where the package is installed. Process time is used: other programs do not count.
+beside them where the package is installed (`nox -s calls` installs it). Process time is used:
+other programs do not count.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Port(_protocol.Suspending):
         return 1
 
     def ask_get(self, obj: object):
-        return (yield from _protocol.ask("value"))
+        return _protocol.ask("value")
 
 
 class Site:
@@ -76,18 +77,25 @@ def asks():
     return SITE.value
 
 
-def deep(n):
+DEPTH = 10
+
+
+def helpers(bottom: str) -> dict[str, Callable]:
+    """Ten functions, each of which calls the next, and one that does what *bottom* says."""
+    lines = [f"def down_{i}(x): return down_{i + 1}(x)" for i in range(DEPTH)]
+    names: dict = {"SITE": SITE}
+    exec("\n".join([*lines, f"def down_{DEPTH}(x):", f"    {bottom}"]), names)
+    return names
+
+
+down = helpers("return SITE.value")["down_0"]
+down_often = helpers("for _ in range(x): last = SITE.value")["down_0"]
+
+
+def count_down(n):
     if n:
-        return deep(n - 1)
+        return count_down(n - 1)
     return SITE.value
-
-
-def deep_often(n, times):
-    if n:
-        return deep_often(n - 1, times)
-    for _ in range(times):
-        last = SITE.value
-    return last
 
 
 def loop_empty(tracer=None):
@@ -127,12 +135,22 @@ def loop_asks(tracer=None):
 
 def loop_deep(tracer=None):
     for _ in range(LOOPS):
-        deep(10)
+        down(1)
+
+
+def loop_recursive(tracer=None):
+    for _ in range(LOOPS):
+        count_down(DEPTH)
 
 
 def loop_deep_often(tracer=None):
     for _ in range(LOOPS // 10):
-        deep_often(10, 11)
+        down_often(11)
+
+
+def loop_deep_once(tracer=None):
+    for _ in range(LOOPS // 10):
+        down_often(1)
 
 
 def time_ns(run: Callable[[], object]) -> float:
@@ -183,13 +201,14 @@ def main() -> None:
         ("one request", loop_request),
         ("user function that asks", loop_asks),
         ("ten helpers deep, one request", loop_deep),
+        ("one helper, recursive, ten deep", loop_recursive),
     ]
     for name, loop in rows:
         outside, inside = measure(loop)
         print(f"{name:34}{outside:9.0f}{inside:9.0f}{inside - outside:9.0f}")
     _, often = measure(loop_deep_often)
-    _, once = measure(loop_deep)
-    print(f"{'each further request at that depth':34}{'':9}{'':9}{(often * 10 - once) / 10:9.0f}")
+    _, once = measure(loop_deep_once)
+    print(f"{'each further request at that depth':34}{'':9}{'':9}{often - once:9.0f}")
     greenlet_row()
     per_hundred, count = rewriting_us()
     print(f"rewriting, first time: {per_hundred:.0f} us per 100 instructions (of {count})")
@@ -200,17 +219,15 @@ def greenlet_row() -> None:
     try:
         from greenlet import getcurrent, greenlet
     except ImportError:
-        print("greenlet is not installed")
+        print(f"{'the same with a greenlet':34}{'not installed':>27}")
         return
 
-    main_greenlet = getcurrent()
-
-    def down(n):
-        return down(n - 1) if n else main_greenlet.switch()
+    names = helpers("return SWITCH()")
+    names["SWITCH"] = getcurrent().switch
 
     def body():
         for _ in range(LOOPS):
-            down(10)
+            names["down_0"](1)
 
     def run():
         other = greenlet(body)

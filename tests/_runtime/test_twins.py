@@ -227,6 +227,55 @@ def test_changed_defaults_and_code_are_seen():
     assert traced(run).value == (1, 5, "new")
 
 
+MANY_CALLABLES = """
+import math
+
+def one(x=1):
+    return ask(x)
+
+def other(x=2):
+    return -ask(x)
+
+class Methods:
+    def one(self, x=3):
+        return ask(x)
+    static = staticmethod(other)
+
+with trace():
+    m = Methods()
+    out = []
+    for step in range(5):
+        for f in (one, one, other, len, m.one, Methods().one, m.static, abs, math.sqrt, one, Methods.one):
+            try:
+                out.append(f(step) if step % 2 else f())
+            except TypeError as error:
+                out.append(str(error))
+        one.__defaults__ = (10 + step,)
+        if step == 2:
+            one.__code__ = other.__code__
+    del m, f
+"""
+
+
+def test_one_call_of_many_callables():
+    """What a call has met before is called without a check; what it has not, is asked about."""
+    same_as_inline(MANY_CALLABLES)
+
+
+def test_a_call_drops_what_it_has_met():
+    names = {}
+    exec(compile("def f(): return 1\ndef run():\n for _ in range(3): f()", "<cell>", "exec"), names)
+    alive = weakref.ref(names["f"])
+    run = names["run"]
+    traced(run)
+    forget()
+
+    names.clear()
+    gc.collect()
+
+    assert alive() is None
+
+
 DEEP = """
 import sys
 sys.path.insert(0, {tests!r})

@@ -145,6 +145,29 @@ class Last:
         self.kind: type | None = None
 
 
+NOTHING_MET: Final = object()
+"""What no call calls."""
+
+
+class CallSite:
+    """What one call of a twin called last, for which the answer needs no check.
+
+    Attributes:
+        straight: Called as it stands, whatever the arguments.
+        function: A Python function whose twin is called.
+        code: Its code when it was looked at.
+        twin: Called in its place; returns the generator to drive.
+    """
+
+    __slots__ = ("code", "function", "straight", "twin")
+
+    def __init__(self) -> None:
+        self.straight: object = NOTHING_MET
+        self.function: object = NOTHING_MET
+        self.code: object = NOTHING_MET
+        self.twin: object = NOTHING_MET
+
+
 _EXTRA_STACK: Final = 8
 """Stack slots that the longest of these sequences needs above the program's own.
 
@@ -162,7 +185,7 @@ _CONVERSIONS: Final = ("", "s", "r", "a")
 class Hooks:
     """What the inserted checks call. `docs/inside/map.md` has the table of what each must do."""
 
-    check: Callable[[int, tuple[str, ...]], Callable[..., Any]]
+    check: Callable[[int, tuple[str, ...]], tuple[Callable[..., Any], CallSite]]
     check_spread: Callable[..., Any]
     attr: Callable[[str], Guard]
     super_attr: Callable[[str], Guard]
@@ -394,9 +417,7 @@ class _Instrumenter:
         if last is None or (operands == 2 and not self.constant_on_top()):
             return
         self.type_of(operands)
-        self.const(last)
-        name = self.program.name("kind")
-        self.emit(LOAD_ATTR, name if METHODS_HAVE_THEIR_OWN_LOAD else name << 1)
+        self.field(last, "kind")
         self.emit(IS_OP, 0)
         self.emit(POP_JUMP_IF_TRUE, fine)
 
@@ -538,11 +559,13 @@ class _Instrumenter:
 
         Above the values stand *on_top* others. *names* are None for `f(*args, **kwargs)`.
         """
-        straight, done = Label(), Label()
+        straight, known, drive, done = Label(), Label(), Label(), Label()
         if names is None:
             self.const(self.hooks.check_spread)
         else:
-            self.const(self.hooks.check(count, names))
+            check, site = self.hooks.check(count, names)
+            self.met(instr, site, place, known, drive)
+            self.const(check)
         self.emit(COPY, place + 1)
         self.most_copied = max(self.most_copied, count)
         for _ in range(count):
@@ -566,12 +589,51 @@ class _Instrumenter:
                 if CALLS_HAVE_PRECALL:
                     self.emit(PRECALL, 1)
                 self.emit(CALL, 1)
+        self.out.append(drive)
         self.drive()
         self.emit(JUMP_FORWARD, done)
         self.out.append(straight)
         self.emit(POP_TOP)
+        self.out.append(known)
         self.plain_call(instr)
         self.out.append(done)
+
+    def met(self, instr: Instr, site: CallSite, place: int, known: Label, drive: Label) -> None:
+        """Do without a check what *site* has called before.
+
+        Goes to *known* for what is called as it stands, to *drive* with the generator for a
+        function of the user's, and on for everything else.
+        """
+        other, check = Label(), Label()
+        self.emit(COPY, place)
+        self.field(site, "function")
+        self.emit(IS_OP, 0)
+        self.emit(POP_JUMP_IF_FALSE, other)
+        self.emit(COPY, place)
+        self.attribute("__code__")
+        self.field(site, "code")
+        self.emit(IS_OP, 0)
+        self.emit(POP_JUMP_IF_FALSE, check)
+        self.field(site, "twin")
+        self.emit(SWAP, place + 1)
+        self.emit(POP_TOP)
+        self.plain_call(Instr(instr.op, instr.arg, instr.location, instr.handler))
+        self.emit(JUMP_FORWARD, drive)
+        self.out.append(other)
+        self.emit(COPY, place)
+        self.field(site, "straight")
+        self.emit(IS_OP, 0)
+        self.emit(POP_JUMP_IF_TRUE, known)
+        self.out.append(check)
+
+    def field(self, owner: object, name: str) -> None:
+        """Push an attribute of an object of ours."""
+        self.const(owner)
+        self.attribute(name)
+
+    def attribute(self, name: str) -> None:
+        index = self.program.name(name)
+        self.emit(LOAD_ATTR, index if METHODS_HAVE_THEIR_OWN_LOAD else index << 1)
 
     def plain_call(self, instr: Instr) -> None:
         if instr.op == CALL:
@@ -837,8 +899,7 @@ class _Instrumenter:
         self.const(_protocol.Raised)
         self.emit(IS_OP, 0)
         self.emit(POP_JUMP_IF_FALSE, fine)
-        name = self.program.name("error")
-        self.emit(LOAD_ATTR, name if METHODS_HAVE_THEIR_OWN_LOAD else name << 1)
+        self.attribute("error")
         self.emit(RAISE_VARARGS, 1)
         self.out.append(fine)
 

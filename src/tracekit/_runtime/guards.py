@@ -108,10 +108,10 @@ def attr(name: str) -> Guard:
     def guard(obj: Any) -> Driven | None:
         kind = type(obj)
         try:
-            if kind in plain:
+            known = ways.get(kind)
+            if known is None and kind in plain:
                 last.kind = kind
                 return None
-            known = ways.get(kind)
         except TypeError:
             known = None
         if known is not None:

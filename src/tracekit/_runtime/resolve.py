@@ -28,6 +28,7 @@ from types import (
 )
 from typing import Any, Final
 
+from .._bytecode.checks import NOTHING_MET, CallSite
 from .._protocol import HAND_WRITTEN, Carrier
 from .items import Driven, LazyIterator, VirtualGenerator, carry, done, wrapper_of
 from .special import (
@@ -148,9 +149,14 @@ _READY: dict[FunctionType, tuple[Any, Virtual]] = {}
 on_forget(_READY.clear)
 
 
+def _forget_ready() -> None:
+    _READY.clear()
+    _empty_sites()
+
+
 def defaults_change() -> None:
     """Some function is about to be given other defaults: twins have those they were made with."""
-    _READY.clear()
+    _forget_ready()
     _KEPT_FUNCTIONS.clear()
 
 
@@ -172,26 +178,55 @@ _MAKES: Final[set[type]] = set()
 on_forget(_MAKES.clear)
 
 
+_FILLED: Final[set[CallSite]] = set()
+"""The sites that hold something of this run."""
+
+
+@on_forget
+def _empty_sites() -> None:
+    for site in _FILLED:
+        site.straight = site.function = site.code = site.twin = NOTHING_MET
+    _FILLED.clear()
+
+
+def _calls_twin(site: CallSite, function: FunctionType, ready: tuple[Any, Virtual]) -> None:
+    """Let *site* call the twin of *function* without asking again."""
+    site.function = function
+    site.code, site.twin = ready
+    _FILLED.add(site)
+
+
+def _calls_straight(site: CallSite, callable_: Any) -> None:
+    """Let *site* call *callable_* without asking, as nothing about its arguments matters."""
+    site.straight = callable_
+    _FILLED.add(site)
+
+
 _CHECK: Final = """
-def check({parameters}):
+def made_for(site):
+  def check({parameters}):
     kind = type(callable_)
-    if kind is FunctionType:
-        ready = READY.get(callable_)
-        if ready is not None:
-            if ready[0] is callable_.__code__:
-                return ready[1]({arguments})
-        elif callable_ in CONDITIONAL and {no_callback}:
-            return None
-    elif kind is MethodType:
+    if kind is MethodType:
         function = callable_.__func__
+        if function is site.function and function.__code__ is site.code:
+            return site.twin(callable_.__self__, {arguments})
         if type(function) is FunctionType:
             ready = READY.get(function)
             if ready is not None and ready[0] is function.__code__:
+                remember(site, function, ready)
                 return ready[1](callable_.__self__, {arguments})
+    elif kind is FunctionType:
+        ready = READY.get(callable_)
+        if ready is not None:
+            if ready[0] is callable_.__code__:
+                remember(site, callable_, ready)
+                return ready[1]({arguments})
+        elif callable_ in CONDITIONAL and {no_callback}:
+            return None
     elif kind is BuiltinFunctionType:
         known = KNOWN.get(callable_)
         if known is True:
-            return None
+            return calls_straight(site, callable_)
         if known is not None:
             if {plain}:
                 return None
@@ -206,7 +241,8 @@ def check({parameters}):
         known = KNOWN.get(callable_)
         if known is True or (known is not None and {plain}):
             return None
-    return decide(callable_, ({values}), names)
+    return decide(site, callable_, ({values}), names)
+  return check
 """
 """The check of a call with so many arguments.
 
@@ -217,8 +253,7 @@ nothing of the user's, and a bound method need not be made once more around the 
 """
 
 
-@functools.cache
-def check(count: int, names: tuple[str, ...]) -> Callable[..., Driven | None]:
+def check(count: int, names: tuple[str, ...]) -> tuple[Callable[..., Driven | None], CallSite]:
     """What decides, from copies of the callable and its arguments, whether a call is virtual.
 
     Args:
@@ -226,9 +261,18 @@ def check(count: int, names: tuple[str, ...]) -> Callable[..., Driven | None]:
         names: Of the keyword arguments, which stand last.
 
     Returns:
-        Takes the callable and the arguments. Returns `None` (make the call as it stands) or the
-        generator to drive.
+        The check of one call: takes the callable and the arguments, and returns `None` (make the
+        call as it stands) or the generator to drive. And what that call knows beforehand.
     """
+    site = CallSite()
+    return _maker(count, names)(site), site
+
+
+@functools.cache
+def _maker(
+    count: int, names: tuple[str, ...]
+) -> Callable[[CallSite], Callable[..., Driven | None]]:
+    """Makes checks of calls with so many arguments."""
     values = [f"value_{number}" for number in range(count)]
     plain = count - len(names)
     by_name = [f"{name}={value}" for name, value in zip(names, values[plain:], strict=True)]
@@ -252,13 +296,15 @@ def check(count: int, names: tuple[str, ...]) -> Callable[..., Driven | None]:
         "MethodType": MethodType,
         "READY": _READY,
         "STANDINS": STANDINS,
+        "calls_straight": _calls_straight,
         "decide": _decide,
         "instantiate": instantiate,
         "learn": _learn,
         "names": names,
+        "remember": _calls_twin,
     }
     exec(compile(text, __file__, "exec"), namespace)  # noqa: S102 - our own text
-    made: Callable[..., Driven | None] = namespace["check"]  # type: ignore[assignment]
+    made: Callable[[CallSite], Any] = namespace["made_for"]  # type: ignore[assignment]
     return made
 
 
@@ -269,9 +315,13 @@ def _learn(function: Any) -> None:
         _KNOWN[function] = True
 
 
-def _decide(callable_: Any, values: tuple[Any, ...], names: tuple[str, ...]) -> Driven | None:
+def _decide(
+    site: CallSite, callable_: Any, values: tuple[Any, ...], names: tuple[str, ...]
+) -> Driven | None:
     virtual: Any = resolve(callable_)
     if virtual is None:
+        if type(callable_) is FunctionType and callable_.__closure__ is None:
+            _calls_straight(site, callable_)
         return None
     count = len(names)
     if count:
@@ -667,7 +717,7 @@ def _cache_key(mark: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, type
 
 def _limit_changes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     # What is ready skips the check of the depth.
-    _READY.clear()
+    _forget_ready()
     return False
 
 

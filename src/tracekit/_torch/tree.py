@@ -218,7 +218,7 @@ class Port(Suspending):
         """Suspend until the model stands at the site; give the value."""
         requests = obj._requests
         request = None if requests is None else requests.get(self.name)
-        return (yield from ask(request or self.request(obj)))
+        return ask(request or self.request(obj))
 
     def ask_set(self, obj: Any, value: Any) -> Any:
         """Suspend until the model stands at the site; replace the value."""
