@@ -28,7 +28,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "_runtime": ({*ROOT, "_bytecode"}, set()),
     "_interleave": (ROOT, set()),
     "_torch": (RUN, {"torch"}),
-    "_vocabulary": ({*RUN, "_torch"}, {"torch", "safetensors", "rich"}),
+    "_vocabulary": ({*RUN, "_torch"}, {"torch", "safetensors", "rich", "tqdm"}),
     "hf": ({*RUN, "_torch", "_vocabulary"}, {"torch", "transformers", "huggingface_hub"}),
     "remote": ({*RUN, "_torch", "_vocabulary", "testing"}, {"torch"}),
     "testing": ({*RUN, "_torch", "_vocabulary", "hf", ""}, {"torch", "transformers"}),

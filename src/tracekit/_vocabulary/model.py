@@ -171,6 +171,7 @@ class Model(Editable, DisplayedModel, Traceable):
         self,
         *args: Any,
         validate: bool | None = None,
+        progress: bool | None = None,
         tracer_cls: type[InterleavingTracer] | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -180,6 +181,9 @@ class Model(Editable, DisplayedModel, Traceable):
             *args: Given to the call.
             validate: Scan first: a mistake in shape, dtype or device is found before the model
                 runs. By default as `Model(..., validate=)` says, which is no.
+            progress: Show a bar of the steps where the call runs the model several times, of the
+                inputs where they need several runs. By default in a terminal or a notebook, when
+                it has taken some seconds.
             tracer_cls: A subclass of `InterleavingTracer`.
             **kwargs: Given to the call; see the base class for those that are not.
 
@@ -191,6 +195,15 @@ class Model(Editable, DisplayedModel, Traceable):
             from .scan import validating_class
 
             tracer_cls = validating_class(tracer_cls or self.tracer_class)
+        if progress or (progress is None and ("fn" in kwargs or "max_rows" in kwargs)):
+            from .progress import wanted, watched_class
+
+            if wanted(progress):
+                tracer_cls = watched_class(tracer_cls or self.tracer_class)
+                tracer = super().trace(*args, tracer_cls=tracer_cls, **kwargs)
+                if kwargs.get("trace", True):
+                    tracer.progress = progress
+                return tracer
         return super().trace(*args, tracer_cls=tracer_cls, **kwargs)
 
     def scan(self, *args: Any, device: torch.device | str | None = None, **kwargs: Any) -> Any:
