@@ -38,6 +38,12 @@ class Body:
     def may_store(self, generator, name):
         return self.left[name] > 0
 
+    def await_again(self):
+        pass
+
+    def place_of_store(self, name):
+        return self.filename, self.first_lineno
+
     def lookup(self, generator, name):
         return self.names.get(name, UNBOUND)
 

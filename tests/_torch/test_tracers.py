@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracekit import InvokeError, Model, Tracer, WaitError
+from tracekit import InvokeError, Model, OutOfOrderError, Tracer, WaitError
 
 X, Y, Z = torch.ones(1, 4), torch.randn(2, 4), torch.full((1, 4), -1.0)
 
@@ -307,6 +307,59 @@ class TestNames:
                 with tracer.invoke(Z):
                     later = model[0].output
 
+    def test_a_name_that_comes_too_late_is_named_with_both_lines(self, clean):
+        model = Model(clean(mlp()))
+        with pytest.raises(OutOfOrderError, match="waited for the name `hidden`") as caught:
+            with model.trace() as tracer:
+                with tracer.invoke(X):
+                    hidden = model[2].output
+                with tracer.invoke(Z):
+                    model[0].output = hidden
+
+        binds = caught.traceback[0].frame.code.firstlineno + 6
+        assert f"test_tracers.py:{binds + 2} waited" in str(caught.value)
+        assert f"binds at {__file__}:{binds};" in str(caught.value)
+
+    def test_a_name_that_is_never_bound_is_named_with_both_lines(self, clean):
+        model = Model(clean(mlp()))
+        with pytest.raises(NameError) as caught, model.trace() as tracer:
+            with tracer.invoke(X):
+                if model[0].output is None:
+                    never = 1
+            with tracer.invoke(Z):
+                print(never)
+
+        binds = caught.traceback[0].frame.code.firstlineno + 6
+        assert caught.traceback[0].lineno + 1 == binds + 2
+        assert (
+            f"the block at {__file__}:{binds} could have bound `never`"
+            in (caught.value.__notes__[-1])
+        )
+
+    def test_an_item_that_is_not_there_yet_is_explained(self, clean):
+        model = Model(clean(mlp()))
+        with pytest.raises(IndexError) as caught, model.trace() as tracer:
+            with tracer.invoke(X):
+                found = []
+                for layer in model:
+                    found.append(layer.output)
+            with tracer.invoke(Z):
+                model[1].output = found[1]
+
+        assert "an earlier block, which may yet add" in caught.value.__notes__[-1]
+
+        with model.trace() as tracer:
+            with tracer.invoke(X):
+                found = []
+                for layer in model:
+                    found.append(layer.output)
+            with tracer.invoke(Z):
+                for number, layer in enumerate(model):
+                    layer.output
+                    layer.output = found[number]
+                out = model.output
+        same(out, found[-1])
+
 
 class TestRefusals:
     def test_in_a_trace_with_an_input(self, clean):
@@ -404,6 +457,30 @@ class TestBarrier:
                 out = model.output
 
         same(out, net(X))
+
+    def test_a_name_is_read_as_it_stands(self, clean):
+        """Each round gives what is bound then, not what is bound last."""
+        net = clean(nn.Sequential(*(nn.Linear(4, 4) for _ in range(4))))
+        model = Model(net)
+        found = []
+        own = "own"
+        with model.trace() as tracer:
+            together = tracer.barrier(2)
+            with tracer.invoke(X):
+                for layer in model:
+                    value = layer.output
+                    own = 7
+                    together()
+            with tracer.invoke(Z):
+                own = "mine"
+                for _ in range(4):
+                    together()
+                    found.append(value)
+                    kept = own
+
+        expected = [net[: n + 1](X) for n in range(4)]
+        same(torch.stack(found), torch.stack(expected))
+        assert kept == "mine"
 
     def test_too_many_participants(self, clean):
         model = Model(clean(mlp()))

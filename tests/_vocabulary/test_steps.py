@@ -257,6 +257,82 @@ class TestVisits:
             assert torch.equal(given, hidden[step])
 
 
+class TestAfterOpenLoops:
+    """A loop over calls inside a module is over when the module's output stands."""
+
+    @pytest.mark.parametrize("of", ["tracer", "cell"])
+    @pytest.mark.parametrize("asked_first", [False, True])
+    def test_the_models_output(self, clean, of, asked_first):
+        net = clean(Recurrent())
+        model = Model(net)
+        outs = []
+        with model.trace(X) as tracer:
+            if asked_first:
+                model.input
+            for step in (tracer if of == "tracer" else model.cell).iter[:]:
+                if step == 1:
+                    model.cell.output = model.cell.output * 0
+                outs.append(model.cell.output)
+            model.output = model.output + 1
+            result = tracer.result
+
+        assert len(outs) == 3
+        assert torch.equal(outs[1], torch.zeros(1, 4))
+        torch.testing.assert_close(result, net.cell(outs[1]) + 1)
+
+    def test_in_invokes(self, clean):
+        net = clean(Recurrent())
+        model = Model(net)
+        found = []
+        with model.trace() as tracer:
+            for number in range(3):
+                with tracer.invoke(X * number):
+                    for step in model.cell.iter[:]:
+                        if step == number:
+                            model.cell.output[:] = number
+                    found.append(model.output)
+
+        for number, out in enumerate(found):
+            expected = torch.full((1, 4), float(number))
+            for _ in range(2 - number):
+                expected = net.cell(expected)
+            torch.testing.assert_close(out, expected)
+
+    def test_one_inside_another(self, clean):
+        net = clean(Generates())
+        model = Model(net)
+        found = []
+        with model.trace(X, fn="generate") as tracer:
+            for step in tracer.iter[:]:
+                for call in model.cell.iter[:]:
+                    found.append((step, call))
+                found.append(model.output)
+            result = tracer.result
+
+        assert [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)] == [
+            each for each in found if isinstance(each, tuple)
+        ]
+        assert all(a is b for a, b in zip(found[2::3], result, strict=True))
+
+    def test_what_came_before_it_could_end_is_told_so(self, clean):
+        model = Model(clean(Generates()))
+        with (
+            pytest.raises(OutOfOrderError, match="could end only when no further step") as caught,
+            model.trace(X),
+        ):
+            for _ in model.cell.iter[:]:
+                pass
+            model.last.output
+
+        assert "say how many steps it has" in str(caught.value)
+
+        with model.trace(X):
+            for _ in model.cell.iter[:2]:
+                pass
+            last = model.last.output
+        assert last.shape == (1, 4)
+
+
 class TestRefusals:
     @pytest.mark.parametrize("key", [-1, slice(-2, None), [3, 1], slice(None, -1), slice(0, 3, 0)])
     def test_numbers_without_meaning(self, key):

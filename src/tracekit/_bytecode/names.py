@@ -46,9 +46,13 @@ class StoreMap:
     Args:
         code: The code object that holds the block.
         enter_offset: Bytes; the instruction that enters the `with`.
+
+    Attributes:
+        always: Names that a function made in the body may store to, at any time.
+        last: For each name the last instruction of the body that stores to it (bytes).
     """
 
-    __slots__ = ("_after", "always")
+    __slots__ = ("_after", "always", "last")
 
     def __init__(self, code: CodeType, enter_offset: int) -> None:
         walk = walk_body(code, enter_offset)
@@ -61,6 +65,7 @@ class StoreMap:
                 # A function made here may be called at any time.
                 always.update(_outward(code.co_consts[unit.arg]))
         self.always = frozenset(always)
+        self.last = {name: offset for offset in sorted(own) for name in own[offset]}
         after = dict(own)
         changed = True
         while changed:

@@ -3,6 +3,8 @@
 A block may read a name that an earlier block binds. It waits until the earlier block has ended or
 stands where no further store to the name can be reached, and then gets the value that stands in
 that block. So a reader never sees the first value of a loop, nor one left by an earlier run.
+Blocks that meet at a barrier say themselves when a value is ready: each then reads the names of
+the others as they stand.
 """
 
 from __future__ import annotations
@@ -25,6 +27,14 @@ class NamedBody(Protocol):
 
     def may_store(self, generator: Any, name: str) -> bool:
         """Tell whether a store to *name* can be reached from where *generator* stands."""
+        ...
+
+    def await_again(self) -> None:
+        """Forget which names of other bodies have been read: they may be new by now."""
+        ...
+
+    def place_of_store(self, name: str) -> tuple[str, int]:
+        """Give file and line of the body's last store to *name*."""
         ...
 
     def lookup(self, generator: Any, name: str) -> object:
@@ -50,7 +60,7 @@ def writers(workers: Iterable[Worker], reader: Worker, name: str) -> list[Worker
 def blocker(workers: Iterable[Worker], reader: Worker, name: str) -> Worker | None:
     """Find an earlier block that may still store to *name*."""
     for worker in writers(workers, reader, name):
-        if worker.finished:
+        if worker.finished or worker.order in reader.met:
             continue
         body = worker.body
         if not worker.started or (
@@ -83,7 +93,7 @@ class Barrier:
     def __init__(self, participants: int) -> None:
         self.participants = participants
         self.arrived: set[int] = set()
-        self.released: set[int] = set()
+        self.released: dict[int, frozenset[int]] = {}
 
     def __repr__(self) -> str:
         return f"barrier({self.participants})"
@@ -92,12 +102,16 @@ class Barrier:
         """Note that *worker* is here; the last to arrive lets all of the round go."""
         self.arrived.add(worker.order)
         if len(self.arrived) >= self.participants:
-            self.released |= self.arrived
+            together = frozenset(self.arrived)
+            self.released.update(dict.fromkeys(together, together))
             self.arrived = set()
 
     def passes(self, worker: Worker) -> bool:
         """Tell, once, that the round of *worker* is complete."""
-        if worker.order in self.released:
-            self.released.discard(worker.order)
-            return True
-        return False
+        met = self.released.pop(worker.order, None)
+        if met is None:
+            return False
+        worker.met = met
+        if isinstance(worker.body, NamedBody):
+            worker.body.await_again()
+        return True

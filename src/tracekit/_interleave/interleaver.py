@@ -24,10 +24,11 @@ from ..errors import (
 )
 from . import flow
 from .host import WAIT, Host
-from .messages import deadlock, foreign, note_place, note_writes, too_late
+from .messages import deadlock, foreign, note_others, note_place, note_writes, too_late
 from .position import Clock
 from .requests import Meet, NextStep, Read, Skip, Stop, Write
 from .site import Site
+from .worker import Delay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,13 +192,14 @@ class Interleaver:
         if self.ended:
             raise EndRun
 
-    def visit(self, key: Key, visit: int, value: Any) -> Any:
+    def visit(self, key: Key, visit: int, value: Any, *, ends_loops: bool = False) -> Any:
         """The model has come to a site: serve the bodies, and give the value to go on with.
 
         Args:
             key: Path and port.
             visit: How many times the model was here before.
             value: What stands there.
+            ends_loops: What `loops_end` says of the module whose output this is.
 
         Returns:
             *value*, or what the bodies put in its place.
@@ -208,11 +210,13 @@ class Interleaver:
         if self.ended:
             raise EndRun
         self.passed.append((key, visit))
-        if key in self.wanted:
+        if ends_loops or key in self.wanted:
             outer = self.standing
             self.standing = standing = Standing(key, visit, value)
             try:
                 self._serve()
+                if ends_loops:
+                    self._end_loops(key[0])
                 if standing.skips or standing.shared is not None:
                     value = self._settled(standing)
                 else:
@@ -304,8 +308,10 @@ class Interleaver:
     def _failed(self, worker: Worker) -> None:
         error, worker.error = worker.error, None
         self.ended = True
-        if self.standing is not None and error is not None:
-            note_place(error, self.standing.site)
+        if error is not None:
+            if self.standing is not None:
+                note_place(error, self.standing.site)
+            note_others(error, worker, self.workers)
         if isinstance(error, Abort):
             return
         if worker.aborted:
@@ -335,6 +341,7 @@ class Interleaver:
             key = request.key  # type: ignore[union-attr]
             self.wanted[key] = self.wanted.get(key, 0) + 1
             return WAIT
+        worker.asked = len(self.passed)
         if kind is Stop:
             self.stop()
             worker.aborted = True
@@ -355,6 +362,8 @@ class Interleaver:
                 self.wanted[request.key] = left
             else:
                 del self.wanted[request.key]
+        elif type(request) is not NextStep or request.loop.ended:
+            worker.delay = Delay(request, worker.asking(), worker.asked, len(self.passed))
 
     def _answer(self, worker: Worker, request: Request) -> object:
         """Answer a pending request, if that can be done now."""
@@ -554,6 +563,39 @@ class Interleaver:
         loop.taken += 1
         return wanted
 
+    def loops_end(self, path: str) -> bool:
+        """Whether a body waits for a step that cannot come once the call of a module is over."""
+        return any(self._is_over(worker, path) for worker in self.workers)
+
+    def _is_over(self, worker: Worker, path: str) -> bool:
+        request = worker.pending
+        if type(request) is not NextStep:
+            return False
+        if self.closing:
+            return True
+        clock = request.loop.clock
+        if clock is None or not clock.path.startswith(f"{path}." if path else ""):
+            return False
+        # Calls inside a call of the module that an outer loop counts.
+        return any(
+            loop.clock is not None and loop.clock.path == path != clock.path
+            for loop in worker.loops[: worker.loops.index(request.loop)]
+        )
+
+    def _end_loops(self, path: str) -> None:
+        """End the loops over calls inside a module's call, which is about to end itself."""
+        moved = True
+        while moved and not self.ended:
+            moved = False
+            for worker in self.workers:
+                if not self.ended and self._is_over(worker, path):
+                    request = worker.pending
+                    assert isinstance(request, NextStep)
+                    moved = True
+                    self._run(worker, self._outrun(worker, request.loop))
+            if moved:
+                self._serve()
+
     def leave_loop(self, loop: Loop) -> None:
         """The body has left a loop, by `break` or by an error."""
         for worker in self.workers:
@@ -687,7 +729,7 @@ class Interleaver:
         elif isinstance(request, Read):
             self._run(worker, Raised(too_late(self, worker, request)))
         else:
-            self._run(worker, Raised(deadlock(worker, waiting)))
+            self._run(worker, Raised(deadlock(worker, waiting, self.workers)))
 
     def close(self) -> None:
         """Let go of the host, the bodies and the values; `passed` and `writes` stay."""

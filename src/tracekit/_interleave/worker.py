@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 from types import CodeType, FrameType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from .._protocol import Carrier
 
@@ -36,6 +36,22 @@ def place_of(code: CodeType, offset: int) -> tuple[str, int]:
         if start <= offset < stop and lineno is not None:
             return code.co_filename, lineno
     return code.co_filename, code.co_firstlineno
+
+
+class Delay(NamedTuple):
+    """A wait of a body for something that is no site, while the model went on.
+
+    Attributes:
+        request: What it waited for.
+        place: The user's code that waited, and the offset of its instruction.
+        since: How many sites the model had visited when it began.
+        until: How many when it was over.
+    """
+
+    request: Request
+    place: tuple[CodeType, int] | None
+    since: int
+    until: int
 
 
 class Body(Protocol):
@@ -70,23 +86,27 @@ class Worker:
         loops: The loops over steps that it is in, innermost last.
         stepped: It has opened a loop over steps.
         asked: How many sites the model had visited when the pending request was made.
+        delay: Its last wait for a name, for other blocks or for the end of a loop's steps.
         value: What the body returned.
         error: What the body raised; taken out by whoever raises it on.
         aborted: It is being unwound; further requests end it too.
         is_apart: Its body has a namespace of its own; see `Body`.
         is_outer: It is the body around the other bodies of the run, and reads their names last.
         modes: What the host keeps about the surroundings of the body.
+        met: Orders of the bodies that it has met at its last barrier.
     """
 
     __slots__ = (
         "aborted",
         "asked",
         "body",
+        "delay",
         "error",
         "generator",
         "is_apart",
         "is_outer",
         "loops",
+        "met",
         "modes",
         "order",
         "pending",
@@ -113,7 +133,9 @@ class Worker:
         self.aborted = False
         self.told = False
         self.asked = 0
+        self.delay: Delay | None = None
         self.modes: Any = None
+        self.met: frozenset[int] = frozenset()
 
     def __repr__(self) -> str:
         return f"<worker {self.order} of {self.body.name}, waits for {self.pending!r}>"

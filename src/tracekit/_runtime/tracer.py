@@ -305,6 +305,11 @@ class BlockBody(Body):
         if self._shared is not None:
             self._shared.pending |= names & self.block.shared
 
+    def await_again(self) -> None:
+        """Let loads of the names of earlier bodies wait again, but of those that it has bound."""
+        if self._shared is not None:
+            self._shared.pending |= self._pending - self._shared.own.keys()
+
     def may_store(self, generator: Any, name: str) -> bool:
         """Whether a store to *name* can be reached from where the body stands.
 
@@ -319,6 +324,13 @@ class BlockBody(Body):
             return False
         stores = store_map(self.info.code, self.info.enter_offset)
         return name in stores.reachable(origin)
+
+    def place_of_store(self, name: str) -> tuple[str, int]:
+        """File and line of the last store to *name* in the body."""
+        stores = store_map(self.info.code, self.info.enter_offset)
+        offset = stores.last.get(name)
+        line = self.first_lineno if offset is None else line_at(self.info.code, offset)
+        return self.filename, line
 
     def lookup(self, generator: Any, name: str) -> object:
         """What the body has bound *name* to; `UNBOUND` if nothing."""

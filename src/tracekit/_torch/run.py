@@ -168,6 +168,10 @@ class Run(Host):
                         raise EndRun
                     self.began = self.forwarding = True
                     result = function(*args, **kwargs)
+                    if self.once is not None and self.once not in self.paths:
+                        interleaver.closing = True
+                        if interleaver.loops_end(self.once):
+                            self._watch_return(self.once)
                     if self.returning is not None:
                         result = self.output(self.returning, 0, result)
                     last = Standing(RESULT, 0, result)
@@ -246,6 +250,11 @@ class Run(Host):
         interleaver = self.interleaver
         if spot.path == self.once:
             interleaver.closing = True
+            ends_loops = interleaver.loops_end(spot.path)
+        else:
+            ends_loops = spot.path in interleaver.clocks and interleaver.loops_end(spot.path)
+        if ends_loops:
+            return interleaver.visit(spot.output_key, visit, value, ends_loops=True)
         if spot.output_key in interleaver.wanted:
             return interleaver.visit(spot.output_key, visit, value)
         if interleaver.ended:
