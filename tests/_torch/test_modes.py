@@ -260,3 +260,38 @@ def test_the_block_of_a_generate_starts_without_gradients(enabled: bool) -> None
 
         assert [False, False, False] == seen
         assert enabled is torch.is_grad_enabled()
+
+
+def test_a_variable_that_the_model_sets_to_tensors_is_the_models_own(clean):
+    variable = contextvars.ContextVar("variable", default=None)
+    seen = []
+
+    class Setting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+
+        def forward(self, x):
+            for layer in self.inner:
+                variable.set(x)
+                x = layer(x)
+                seen.append(variable.get())
+            return x
+
+    net = clean(Setting())
+    model = Model(net)
+    mine = torch.ones(3)
+    with torch.no_grad(), model.trace(torch.ones(1, 2)):
+        hidden = [model.inner[0].output]
+        inside = [variable.get()]
+        variable.set(mine)
+        hidden.append(model.inner[1].output)
+        inside.append(variable.get())
+        hidden.append(model.inner[2].output)
+        inside.append(variable.get())
+
+    assert inside[0] is None
+    assert inside[1] is mine
+    assert inside[2] is mine
+    assert seen[1] is hidden[0]
+    assert seen[2] is hidden[1]

@@ -51,6 +51,7 @@ class Modes:
         device: The default device.
         context: The context variables.
         guard: Ends an inference mode that was begun in the place of the one kept here.
+        twin: Modes of a block that differ from these in the context variables alone.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Modes:
         "grad",
         "guard",
         "inference",
+        "twin",
     )
 
     def __init__(self) -> None:
@@ -73,9 +75,9 @@ class Modes:
         self.device = torch_device.CURRENT_DEVICE
         self.context: Context = copy_context()
         self.guard: Any = None
+        self.twin: Modes | None = None
 
-    def hold(self) -> bool:
-        """Tell whether these are the modes that are set now."""
+    def _hold_but_for_context(self) -> bool:
         functions, dispatches = self.functions, self.dispatches
         return (
             self.guard is None
@@ -86,13 +88,49 @@ class Modes:
             and (not functions or _same(_functions(), functions))
             and _len_dispatch() == len(dispatches)
             and (not dispatches or _same(_dispatches(), dispatches))
-            and copy_context() == self.context
         )
 
-    def exchange(self) -> Modes:
-        """Set these modes, at a switch between block and model; give those that were set."""
+    def enter(self) -> Modes:
+        """Set these modes, those of a block that resumes.
+
+        Returns:
+            The model's modes, for `leave`; these themselves if they are the same.
+        """
+        if self._hold_but_for_context():
+            context = copy_context()
+            if _are_same(context, self.context):
+                return self
+            # The model has set a variable; transformers does so in each forward.
+            model = Modes.__new__(Modes)
+            model.grad, model.inference, model.autocast = self.grad, self.inference, self.autocast
+            model.functions, model.dispatches = self.functions, self.dispatches
+            model.device, model.context, model.guard = self.device, context, None
+            model.twin = self
+            _set_context(self.context, context)
+            return model
         now = Modes()
         self.set(now)
+        return now
+
+    def leave(self, model: Modes) -> Modes:
+        """Set the model's modes: the block with these modes has suspended or ended.
+
+        Args:
+            model: What `enter` gave.
+
+        Returns:
+            The block's modes, to be kept until it resumes.
+        """
+        if (model is self or model.twin is self) and self._hold_but_for_context():
+            context = copy_context()
+            if model is not self:
+                self.context = context
+                _set_context(model.context, context)
+                return self
+            if _are_same(context, self.context):
+                return self
+        now = Modes()
+        model.set(now)
         return now
 
     def set(self, now: Modes) -> None:
@@ -173,6 +211,14 @@ def _set_autocast(state: Autocast) -> None:
 
 
 _EMPTY: Final = Context()
+
+
+def _are_same(one: Context, other: Context) -> bool:
+    """Whether two contexts hold the same values; at once if neither has changed since a copy."""
+    try:
+        return one == other
+    except Exception:  # noqa: BLE001 - values are compared, and tensors refuse to be
+        return False
 
 
 def _set_context(wanted: Context, now: Context) -> None:

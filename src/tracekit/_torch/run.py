@@ -290,15 +290,13 @@ class Run(Host):
             # It starts under the modes of the `with` line, which are set now.
             worker.modes = self.modes
             return before, self.modes
-        return before, modes if modes.hold() else modes.exchange()
+        return before, modes.enter()
 
     def leave(self, worker: Worker, before: tuple[bool, Modes]) -> None:
         if worker.is_apart:
             worker.body.suspend()
         self.forwarding, model = before
-        modes = worker.modes
-        if modes is not model or not modes.hold():
-            worker.modes = model.exchange()
+        worker.modes = worker.modes.leave(model)
         standing = self.interleaver.standing
         if self.held is not None and self.held.block_ran(standing) and standing is not None:
             refusal = self.written(worker, standing)
@@ -447,13 +445,13 @@ class Run(Host):
         spot = self.returning = self.paths[path] = Spot(path, late=True)
         spot.visits = spot.begun = 1
 
-    @staticmethod
-    def _running_unhooked() -> list[nn.Module]:
-        """List the modules that are being called at this moment without our forward."""
+    def _running_unhooked(self) -> list[nn.Module]:
+        """List the modules that this run is calling at this moment without our forward."""
         found: list[nn.Module] = []
         inner: FrameType | None = None
         frame: FrameType | None = sys._getframe()
-        while frame is not None:
+        last = self.frame
+        while frame is not None and frame is not last:
             if (
                 frame.f_code in hooks.CALLERS
                 and inner is not None

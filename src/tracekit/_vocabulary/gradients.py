@@ -179,12 +179,10 @@ class _Backward(Host):
         if modes is None:
             worker.modes = self.modes
             return self.modes
-        return modes if modes.hold() else modes.exchange()
+        return modes.enter()
 
     def leave(self, worker: Worker, before: Modes) -> None:
-        modes = worker.modes
-        if modes is not before or not modes.hold():
-            worker.modes = before.exchange()
+        worker.modes = worker.modes.leave(before)
 
     def elsewhere(self, request: Read) -> object:
         run: Run | None = hooks.current_run()
