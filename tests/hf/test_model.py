@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import re
 import weakref
 from pathlib import Path
 
@@ -103,14 +104,17 @@ class TestLoading:
         assert "attn" in dir(model.layers[0])
 
     def test_the_first_run_loads_them_with_transformers_progress_bar(self, tmp_path, capfd):
-        model = LanguageModel(saved(tmp_path))
+        folder = saved(tmp_path)
+        # Older versions show a bar for several files only.
+        DECODERS["gpt2"].build().save_pretrained(folder, max_shard_size="40KB")
+        model = LanguageModel(folder)
         transformers.logging.enable_progress_bar()
         before = capfd.readouterr().err
         with model.trace(SHORT):
             logits = model.output.logits
 
-        assert "Loading weights" not in before
-        assert "Loading weights" in capfd.readouterr().err
+        assert "Loading" not in before
+        assert re.search("Loading (weights|checkpoint shards)", capfd.readouterr().err)
         assert model.dispatched
         expected = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "gpt2")
         assert torch.equal(expected(**encoded(SHORT)).logits, logits)
@@ -738,7 +742,9 @@ class TestGenerate:
         assert torch.equal(expected, ids)
         assert shapes == [found.shape for found in numbers]
         last = numbers[-1][:, -1]
-        steps = len(shapes) - (2 if "prefill_chunk_size" in options else 0)
+        # The steps before the one that ends the prompt, where it is read in pieces.
+        widths = [width for _, width in shapes]
+        steps = len(shapes) - next(n for n in range(len(widths)) if sum(widths[: n + 1]) >= 8)
         copies = len(last) // 2
         assert [8 + steps - 2] * copies + [3 + steps - 2] * copies == last.tolist()
 

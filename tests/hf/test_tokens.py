@@ -57,6 +57,12 @@ class TestSchedule:
                 assert 1 == end - begin
             stop, steps = end, steps + 1
 
+    def test_the_last_of_the_prompt_may_have_a_step_of_its_own(self):
+        schedule = Schedule(0, 8, chunk=3, last_apart=True)
+
+        assert [(0, 3), (3, 6), (6, 7), (7, 8), (8, 9)] == [schedule.columns(n) for n in range(5)]
+        assert (0, 8) == Schedule(0, 8, last_apart=True).columns(0)
+
     def test_without_a_cache_each_step_has_all(self):
         schedule = Schedule(0, 4, cached=False)
 

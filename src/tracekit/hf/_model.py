@@ -232,7 +232,7 @@ class TransformersModel(Part):
         for path, node in [*tree.nodes.items(), *self._standard_parts.items()]:
             found = tree.find_module(path)
             if found is not None:
-                object.__setattr__(node, "_module", found)
+                node._stand_for(found)
 
     @property
     def device(self) -> torch.device:

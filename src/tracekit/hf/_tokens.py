@@ -18,10 +18,14 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from transformers import GenerationMixin
 
 from tracekit.errors import PromptError
 
 from ._prompts import Prompt, cached_columns, given_cache
+
+_LAST_APART: Final = "_prefill_chunking"
+"""The method of older versions, which read a prompt in pieces up to its last column."""
 
 PAD: Final = -1
 """The number of a column that holds no token of its row."""
@@ -35,12 +39,14 @@ class Schedule:
         start: Columns that a given cache already holds.
         width: Columns of the prompt, those of the cache included.
         chunk: The prompt is read in pieces of this many columns; `None`: in one.
+        last_apart: The pieces leave the last column of the prompt to a step of its own.
         cached: Later steps see one new column each; else they see all columns again.
     """
 
     start: int
     width: int
     chunk: int | None = None
+    last_apart: bool = False
     cached: bool = True
 
     def columns(self, step: int) -> tuple[int, int]:
@@ -51,13 +57,14 @@ class Schedule:
         """
         if not self.cached:
             return 0, self.width + step
-        pieces = 1
+        pieces, read = 1, self.width
         if self.chunk is not None:
-            pieces = max(1, -(-(self.width - self.start) // self.chunk))
+            read -= self.last_apart
+            pieces = max(1, -(-(read - self.start) // self.chunk))
         if step < pieces:
             begin = self.start + step * (self.chunk or 0)
-            return begin, self.width if step == pieces - 1 else begin + (self.chunk or 0)
-        return self.width + step - pieces, self.width + step - pieces + 1
+            return begin, read if step == pieces - 1 else begin + (self.chunk or 0)
+        return read + step - pieces, read + step - pieces + 1
 
 
 @dataclasses.dataclass(slots=True)
@@ -388,6 +395,7 @@ def tokens_of(
         schedule = dataclasses.replace(
             schedule,
             chunk=setting("prefill_chunk_size"),
+            last_apart=hasattr(GenerationMixin, _LAST_APART),
             cached=bool(setting("use_cache", default=True)),
         )
     return Tokens(

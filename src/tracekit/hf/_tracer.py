@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
     from ._tokens import Tokens
 
-_DEVICES_DIFFER: Final = ("on the same device", "on the expected device")
+_DEVICES_DIFFER: Final = (
+    "on the same device",
+    "on the expected device",
+    "found two different devices",
+)
 """What torch says of an operation that mixes devices."""
 
 _ONCE: Final = ("streamer",)
