@@ -86,6 +86,15 @@ def roundtrip(session: nox.Session) -> None:
     session.run("pytest", "-o", "addopts=--import-mode=importlib", "tests/slow/test_roundtrip.py")
 
 
+@nox.session(venv_backend="none")
+def shapes(session: nox.Session) -> None:
+    """Does a scan know the shape of every operation of every family?"""
+    command = ["-m", "pytest", "-o", "addopts=--import-mode=importlib"]
+    session.run(
+        sys.executable, *command, "tests/slow/test_operations.py", external=True, env=ONE_THREAD
+    )
+
+
 @nox.session(python=PYTHONS)
 def fuzz(session: nox.Session) -> None:
     """Is a traced program the same as the inline one? 2,000 and more programs."""

@@ -394,6 +394,19 @@ class TestValues:
         with FakeRun(nn.Identity()):
             assert 1.5 == torch.tensor(1.5).item()
 
+    @pytest.mark.parametrize("device", ["cpu", CUDA], ids=["here", "cuda"])
+    def test_a_float_that_was_only_filled_has_one(self, device):
+        """Masks are made so, and asked whether they hide anything."""
+        with FakeRun(nn.Identity()):
+            mask = torch.ones(2, 3, device=device)
+            known = [mask.bool()[:, None].all().item(), (mask == 0).tolist(), mask.long().tolist()]
+            known.append(torch.full((2,), -3.5, device=device).int().tolist())
+            mask[0, 1:] = 0
+            with pytest.raises(ValueNotKnownError):
+                mask.bool().all().item()
+
+        assert [True, [[False] * 3] * 2, [[1] * 3] * 2, [-3, -3]] == known
+
     def test_shapes_from_masks(self):
         """A mask of integers has a known number of hits, also on a fake tensor."""
         ids = torch.tensor([[3, 1, 2], [2, 2, 0]])

@@ -7,6 +7,7 @@ tensor is one of three things:
 * *fake*: a `FakeTensor`; all floating-point and complex tensors, and integers too big to compute.
 * *known*: an integer or boolean tensor with values, on the CPU. On the CPU it is an ordinary
   tensor; a known tensor that claims another device is a `Known`, which carries the values.
+  A float tensor that was only filled with one number (`torch.ones`) remembers it: masks are made so.
 * *made up*: a known tensor whose values follow from fake ones (`x > 0`, `argmax`); zeros. The
   code of the libraries in `_MAY_GUESS` gets them when it asks (so a generation goes on until its
   length ends it); all other code is refused.
@@ -19,6 +20,7 @@ a view must reach its base, so the marks are kept per storage).
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -55,6 +57,26 @@ _FUSED_CELLS: Final = {
     _aten._thnn_fused_gru_cell.default: (1, 5),
 }
 _HERE: Final = frozenset({"cpu", "meta"})
+# Operation that fills a tensor -> the number, from its arguments.
+_FILLS: Final[dict[Any, Callable[..., Any]]] = {
+    _aten.ones.default: lambda *_: 1.0,
+    _aten.ones_like.default: lambda *_: 1.0,
+    _aten.new_ones.default: lambda *_: 1.0,
+    _aten.zeros.default: lambda *_: 0.0,
+    _aten.zeros_like.default: lambda *_: 0.0,
+    _aten.new_zeros.default: lambda *_: 0.0,
+    _aten.full.default: lambda _size, number: number,
+    _aten.full_like.default: lambda _like, number: number,
+    _aten.new_full.default: lambda _like, _size, number: number,
+}
+_COMPARISONS: Final = {
+    _aten.eq.Scalar: operator.eq,
+    _aten.ne.Scalar: operator.ne,
+    _aten.lt.Scalar: operator.lt,
+    _aten.le.Scalar: operator.le,
+    _aten.gt.Scalar: operator.gt,
+    _aten.ge.Scalar: operator.ge,
+}
 
 # Integers of more elements than this are not computed: they are packed weights, not indices.
 MAX_KNOWN_ELEMENTS: Final = 1 << 24
@@ -160,6 +182,7 @@ class FloatsFake(TorchDispatchMode):
         self._made_up: dict[int, StorageWeakRef] = {}
         self._own: dict[int, StorageWeakRef] = {}
         self._overwritten: dict[int, tuple[Tensor, Tensor]] = {}
+        self._filled: dict[int, tuple[StorageWeakRef, Any]] = {}
 
     # Which of the three a tensor is, and how one becomes another.
 
@@ -355,6 +378,11 @@ class FloatsFake(TorchDispatchMode):
         with unset_fake_temporarily():
             args, kwargs = tree_map_only(Tensor, self.fake, (args, kwargs))
         result = func(*args, **kwargs)
+        if func in _FILLS and isinstance(result, FakeTensor) and is_float(result):
+            storage = result.untyped_storage()
+            number = _FILLS[func](*args)
+            reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            self._filled[storage._cdata] = (reference, number)
         if self.observe is not None:
             for leaf in tree_leaves(result):
                 if isinstance(leaf, FakeTensor):
@@ -364,6 +392,9 @@ class FloatsFake(TorchDispatchMode):
     def _run_unknown(
         self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
     ) -> Any:
+        known = self._from_fill(func, args, kwargs)
+        if known is not None:
+            return known
         try:
             result = self.run_fake(func, args, kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
@@ -376,6 +407,8 @@ class FloatsFake(TorchDispatchMode):
                 return self._adopt(func(*zeros[0], **zeros[1]), tensors, made_up=True)
         written = self._written(func, args, kwargs)
         for tensor in written:
+            if self._filled and isinstance(tensor, FakeTensor):
+                self._filled.pop(tensor.untyped_storage()._cdata, None)
             if self._is_known(tensor):
                 self.mark(tensor)
         if len(written) == 1 and isinstance(result, Tensor) and self._is_known(written[0]):
@@ -386,6 +419,25 @@ class FloatsFake(TorchDispatchMode):
                 lambda leaf: leaf if is_float(leaf) else self.make_up(leaf, leaf.fake_device),
                 result,
             )
+
+    def _from_fill(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
+        """Compute integers and booleans that follow from a tensor filled with one number."""
+        if not self._filled or not args or not isinstance(args[0], FakeTensor):
+            return None
+        dtype = kwargs.get("dtype") if func is _aten._to_copy.default else torch.bool
+        compare = _COMPARISONS.get(func)
+        if compare is None and (func is not _aten._to_copy.default or dtype is None):
+            return None
+        found = self._filled.get(args[0].untyped_storage()._cdata)
+        if found is None or found[0].expired():  # type: ignore[no-untyped-call]
+            return None
+        number = found[1] if compare is None else compare(found[1], args[1])
+        twin = self.run_fake(func, args, kwargs)
+        if is_float(twin) or twin.numel() > MAX_KNOWN_ELEMENTS:
+            return None
+        with unset_fake_temporarily():
+            value = torch.full(twin.size(), number, dtype=dtype)
+            return self.known(value, twin.fake_device)
 
     def _run_known(
         self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
