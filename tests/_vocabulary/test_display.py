@@ -165,3 +165,47 @@ class TestTracers:
             assert alive() is None
         finally:
             gc.enable()
+
+
+class TestOfOthers:
+    """What a prompt shows of the things that a block works with."""
+
+    def test_invokes_steps_and_barriers(self, clean):
+        model = Model(clean(net()))
+        with model.trace() as tracer:
+            invoke = tracer.invoke(X)
+            shown = [repr(each) for each in (invoke, tracer.iter, tracer.iter[1:], tracer.all())]
+            shown += [repr(tracer.iter[::2]), repr(tracer.iter[[0, 3]]), repr(tracer.barrier(2))]
+            with invoke:
+                out = model.output
+
+        assert shown == [
+            "<Invoker of float32[2, 4]>",
+            "tracer.iter",
+            "tracer.iter[1:]",
+            "tracer.iter[:]",
+            "tracer.iter[::2]",
+            "tracer.iter[[0, 3]]",
+            "barrier(2)",
+        ]
+        assert repr(invoke) == "<Invoker, ended>"
+        assert repr(model[0].iter[:3]) == "model.0.iter[:3]"
+
+    def test_other_tracers(self):
+        loss = torch.ones(1, requires_grad=True).sum()
+        passing = tracekit.backward(loss)
+        session = tracekit.session()
+        shown = [repr(passing), repr(session)]
+        with session, passing:
+            shown += [repr(session), repr(passing)]
+
+        assert shown == [
+            "<BackwardsTracer of float32[], not entered yet>",
+            "<Session, not entered yet>",
+            "<Session, running>",
+            "<BackwardsTracer of float32[], running>",
+        ]
+        assert [repr(session), repr(passing)] == ["<Session, ended>", "<BackwardsTracer, ended>"]
+
+    def test_a_cache_that_is_made_by_hand(self):
+        assert repr(tracekit.Cache(include_inputs=True)).startswith("<Cache of inputs and outputs>")

@@ -544,6 +544,10 @@ class Tracer:
         self._saved: Saved | None = None
         self._state = "new"
 
+    def __repr__(self) -> str:
+        words = {"new": "not entered yet", "ended": "ended"}
+        return f"<{type(self).__name__}, {words.get(self._state, 'running')}>"
+
     # -- the block form ---------------------------------------------------------------------
 
     def __enter__(self) -> Any:

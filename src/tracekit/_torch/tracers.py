@@ -18,6 +18,7 @@ from .batch import split_rows
 from .modes import Modes
 from .run import Run, edited_call
 from .tree import Port
+from .values import describe
 
 if TYPE_CHECKING:
     from .base import Traceable
@@ -374,6 +375,13 @@ class Invoker(Tracer):
         self._captured: Body | None = None
         self._pushed = False
 
+    def __repr__(self) -> str:
+        shown = [describe(value) for value in self.args]
+        shown += [f"{name}={describe(value)}" for name, value in self.kwargs.items()]
+        if self._state != "new" and self.tracer is None:
+            return "<Invoker, ended>"
+        return f"<Invoker of {', '.join(shown) or 'all rows'}>"
+
     @property
     def has_input(self) -> bool:
         """It brings rows of its own."""
@@ -426,6 +434,9 @@ class Meeting:
 
     def __init__(self, participants: int) -> None:
         self._barrier = Barrier(participants)
+
+    def __repr__(self) -> str:
+        return repr(self._barrier)
 
     def __call__(self) -> None:
         """Wait for the other blocks."""

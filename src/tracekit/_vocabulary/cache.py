@@ -98,6 +98,9 @@ class Cache:
         self._pending = Pending() if non_blocking and torch.cuda.is_available() else None
         self._open: dict[str, list[Entry]] = {}
 
+    def __repr__(self) -> str:
+        return f"<Cache of {' and '.join(f'{port}s' for port in self.ports)}>\n{self.data!r}"
+
     # Which modules.
 
     def attach(self, run: Run, model: Node, worker: Worker | None) -> None:

@@ -396,6 +396,10 @@ class BackwardsTracer(Tracer):
         self.tensor: Tensor | None = tensor
         self.fn = fn
 
+    def __repr__(self) -> str:
+        shown = super().__repr__()
+        return shown if self.tensor is None else shown.replace(",", f" of {describe(self.tensor)},")
+
     def stop(self) -> None:
         """End the pass here; does not return. What was accumulated so far stays so."""
         if self._host is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from .._runtime.saving import Saved
 from .._runtime.tracer import Backend, Body, Tracer

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._interleave.position import Loop
 from .._interleave.requests import NextStep
+from .._interleave.site import spell
 from .._protocol import Carrier, ask, suspending
 from .._runtime.refusals import cannot_wait
 from .._torch import hooks
+from .._torch.tree import Node
 from ..errors import NeverRanError, NotRunningError
 from .stepblocks import StepBlock
 
@@ -78,6 +80,9 @@ class Steps:
     def __iter__(self) -> StepIterator:
         return iter(self[:])
 
+    def __repr__(self) -> str:
+        return f"{_spell(self.owner)}.iter"
+
 
 class StepLoop(StepBlock):
     """What a `for` loops over; each `for` starts anew."""
@@ -93,6 +98,20 @@ class StepLoop(StepBlock):
         run, clock = clock_of(self.owner)
         steps, bounded = numbers(self.key)
         return StepIterator(run, Loop(steps, clock=clock, bounded=bounded))
+
+    def __repr__(self) -> str:
+        return f"{_spell(self.owner)}.iter[{_spell_steps(self.key)}]"
+
+
+def _spell(owner: Any) -> str:
+    return spell(owner._path, "") if isinstance(owner, Node) else "tracer"
+
+
+def _spell_steps(key: object) -> str:
+    if not isinstance(key, slice):
+        return repr(key)
+    parts = [key.start, key.stop] if key.step is None else [key.start, key.stop, key.step]
+    return ":".join("" if part is None else repr(part) for part in parts)
 
 
 @suspending(StepLoop.__iter__)
