@@ -102,6 +102,23 @@ with trace():
     ):
         attempt(f)
 """,
+    "iterables that are none": """
+class Odd:
+    def __iter__(self): return ask(5)
+with trace():
+    for f in (
+        lambda: "".join(Odd()), lambda: 1 in Odd(), lambda: list(Odd()), lambda: [*Odd()],
+        lambda: functools.reduce(max, Odd()), lambda: (lambda *a: a)(*Odd()), lambda: sum(Odd()),
+        lambda: dict(Odd()), lambda: set(Odd()), lambda: enumerate(Odd()), lambda: zip(Odd()),
+    ):
+        attempt(f)
+""",
+    "calling through operator": """
+class Made:
+    def __init__(self, x): self.x = ask(x)
+with trace():
+    log(operator.call(Made, 6).x, operator.call(ask, 7), operator.call(lambda *a, **k: ask(k), y=1))
+""",
     "what is enumerated may be named": """
 with trace():
     log(list(enumerate(iterable=items(1, 2), start=3)), list(enumerate(items(1), ask(1))))
@@ -271,7 +288,7 @@ with trace():
 """,
 }
 
-MODULES = "import bisect, collections, fractions, functools, math\n"
+MODULES = "import bisect, collections, fractions, functools, math, operator\n"
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

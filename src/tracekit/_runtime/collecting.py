@@ -16,7 +16,7 @@ from typing import Any, Final
 from .._protocol import END, Carrier
 from . import operations as do
 from .items import Driven, ObjectIterator
-from .operations import advance, collects, drain, iterates, open_iter
+from .operations import advance, collects, drain, iterates, open_iter, open_or
 from .resolve import call_special, register
 from .special import MISSING, special, special_asks
 
@@ -119,7 +119,7 @@ draining(collections.deque.__init__, 1)
 
 
 def _join(text: str, iterable: Any, /) -> Driven:
-    iterator = yield from open_iter(iterable)
+    iterator = yield from open_or(iterable, "can only join an iterable")
     # As in C: a list is made of the iterator, which takes `iter()` of it again.
     source = iterator.target if type(iterator) is ObjectIterator else iterator
     return str.join(text, (yield from drain(source, hints=True)))

@@ -93,6 +93,35 @@ def _forget_lasts() -> None:
         last.kind = None
 
 
+_IS_PLAIN: Final[Any] = object()
+
+
+def _unless_plain(plain: set[type], decide: Callable[..., Any], where: int = 0) -> Guard:
+    """A guard that says None about types it has met before, and asks *decide* about others.
+
+    Args:
+        plain: The types; grows.
+        decide: Called with the operand's type and all operands. `_IS_PLAIN`: None, for all of
+            that type.
+        where: Which operand.
+    """
+
+    def guard(*operands: Any) -> Driven | None:
+        kind = type(operands[where])
+        try:
+            if kind in plain:
+                return None
+        except TypeError:
+            pass
+        driven: Driven | None = decide(kind, *operands)
+        if driven is not _IS_PLAIN:
+            return driven
+        remember(plain, kind)
+        return None
+
+    return guard
+
+
 # -- attributes ---------------------------------------------------------------------------------
 
 
@@ -310,21 +339,12 @@ def delete_attr(name: str) -> Guard:
     """The guard of `del obj.name`."""
     if name in _DEFAULTS:
         return _store_defaults
-    plain: set[type] = {ModuleType}
 
-    def guard(obj: Any) -> Driven | None:
-        kind = type(obj)
-        try:
-            if kind in plain:
-                return None
-        except TypeError:
-            pass
-        if _write_asks(kind, name, "__delattr__", OBJECT_DELATTR, "__delete__"):
-            return do.del_attr(obj, name)
-        remember(plain, kind)
-        return None
+    def decide(kind: type, obj: Any) -> Any:
+        asking = _write_asks(kind, name, "__delattr__", OBJECT_DELATTR, "__delete__")
+        return do.del_attr(obj, name) if asking else _IS_PLAIN
 
-    return guard
+    return _unless_plain({ModuleType}, decide)
 
 
 def _write_asks(kind: type, name: str, method: str, default: Any, slot: str) -> bool:
@@ -425,22 +445,14 @@ def compare(symbol: str) -> Guard:
 
 def _guard_by_type(names: tuple[str, ...], perform: Callable[..., Driven], where: int = 0) -> Guard:
     """A guard which asks whether one of *names* of the operand's type may ask."""
-    plain: set[type] = set(_NUMBERS)
 
-    def guard(*operands: Any) -> Driven | None:
-        kind = type(operands[where])
-        try:
-            if kind in plain:
-                return None
-        except TypeError:
-            pass
+    def decide(kind: type, *operands: Any) -> Any:
         for name in names:
             if special_asks(kind, name):
                 return perform(*operands)
-        remember(plain, kind)
-        return None
+        return _IS_PLAIN
 
-    return guard
+    return _unless_plain(set(_NUMBERS), decide, where)
 
 
 @_kept
@@ -540,28 +552,16 @@ def _generic_guard(cls: Any, key: Any, plain: set[type]) -> Driven | None:
 
 
 def _store_subscr() -> Guard:
-    plain: set[type] = set(_NUMBERS - {list})
-
-    def store_subscr(value: Any, container: Any, key: Any) -> Driven | None:
-        kind = type(container)
-        try:
-            if kind in plain:
-                return None
-        except TypeError:
-            pass
+    def decide(kind: type, value: Any, container: Any, key: Any) -> Any:
         if special_asks(kind, "__setitem__"):
             return do.store_subscr(container, key, value)
         if inherits(list, kind):
             # `xs[1:2] = items`: here the value decides.
-            return (
-                do.store_subscr(container, key, value)
-                if type(key) is slice and iterates(value)
-                else None
-            )
-        remember(plain, kind)
-        return None
+            asking = type(key) is slice and iterates(value)
+            return do.store_subscr(container, key, value) if asking else None
+        return _IS_PLAIN
 
-    return store_subscr
+    return _unless_plain(set(_NUMBERS - {list}), decide, where=1)
 
 
 # -- iteration ----------------------------------------------------------------------------------
@@ -596,25 +596,14 @@ def step(iterator: VirtualIterator) -> Driven:
 
 
 def _mapping() -> Guard:
-    plain: set[type] = {dict}
-
-    def mapping(obj: Any) -> Driven | None:
-        kind = type(obj)
-        try:
-            if kind in plain:
-                return None
-        except TypeError:
-            pass
+    def decide(kind: type, obj: Any) -> Any:
         # A dictionary's own storage is read, whatever a subclass defines, if it keeps __iter__.
         if inherits(dict, kind) and special(kind, "__iter__") is _DICT_ITER:
-            remember(plain, kind)
-            return None
-        if special_asks(kind, "keys") or special_asks(kind, "__getitem__"):
-            return do.mapping(obj)
-        remember(plain, kind)
-        return None
+            return _IS_PLAIN
+        asking = special_asks(kind, "keys") or special_asks(kind, "__getitem__")
+        return do.mapping(obj) if asking else _IS_PLAIN
 
-    return mapping
+    return _unless_plain({dict}, decide)
 
 
 _DICT_ITER: Final = lookup(dict, "__iter__")
@@ -637,22 +626,13 @@ _TEXT: Final = {"": ("__format__", "__str__", "__repr__"), "s": ("__str__", "__r
 @_kept
 def text(conversion: str) -> Guard:
     """The guard of a replacement field with this conversion."""
-    plain: set[type] = set(_NUMBERS)
     names = _TEXT.get(conversion, ("__repr__",))
 
-    def guard(obj: Any, spec: Any = None) -> Driven | None:
-        kind = type(obj)
-        try:
-            if kind in plain:
-                return None
-        except TypeError:
-            pass
-        if any(special_asks(kind, name) for name in names):
-            return do.formatted(conversion, obj, spec or "")
-        remember(plain, kind)
-        return None
+    def decide(kind: type, obj: Any, spec: Any = None) -> Any:
+        asking = any(special_asks(kind, name) for name in names)
+        return do.formatted(conversion, obj, spec or "") if asking else _IS_PLAIN
 
-    return guard
+    return _unless_plain(set(_NUMBERS), decide)
 
 
 def match_class(subject: Any, cls: Any, names: Any, count: int) -> Driven | None:

@@ -487,7 +487,9 @@ _SEQUENCE_CONTAINS: Final = (
 
 
 def _search(item: Any, container: Any) -> Driven:
-    iterator = yield from open_iter(container)
+    iterator = yield from open_or(
+        container, f"argument of type '{type(container).__name__}' is not iterable"
+    )
     while (each := (yield from advance(iterator))) is not END:
         if (yield from equal(each, item)):
             return True
@@ -573,6 +575,15 @@ def open_iter(obj: Any) -> Driven:
     if special(type(found), "__next__") is MISSING:
         raise TypeError(f"iter() returned non-iterator of type '{type(found).__name__}'")
     return wrapped_iterator(found)
+
+
+def open_or(obj: Any, message: str) -> Driven:
+    """`iter(obj)`, where C says *message* instead of any TypeError of `__iter__`."""
+    try:
+        return (yield from open_iter(obj))
+    except TypeError:
+        pass
+    raise TypeError(message)
 
 
 def wrapped_iterator(iterator: Any) -> Any:

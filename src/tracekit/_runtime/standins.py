@@ -35,7 +35,7 @@ from . import guards, lazies
 from . import operations as do
 from .class_bodies import start_class_body
 from .items import Driven, ObjectIterator, done
-from .operations import advance, drain, open_iter, text_asks
+from .operations import advance, drain, open_iter, open_or, text_asks
 from .resolve import ATOMS, call, call_special, clear_beside, register, resolve
 from .special import MISSING, any_can_ask, asks, can_ask, lookup, remember, special, special_asks
 from .twins import passes_calls_on
@@ -157,12 +157,7 @@ register(max, _extreme("max", _MORE, operator.gt), when=_items_ask)
 
 
 def _reduce(function: Any, sequence: Any, initial: Any = _MISSING, /) -> Driven:
-    try:
-        iterator = yield from open_iter(sequence)
-    except TypeError:
-        iterator = None
-    if iterator is None:
-        raise TypeError("reduce() arg 2 must support iteration")
+    iterator = yield from open_or(sequence, "reduce() arg 2 must support iteration")
     value = initial
     while (item := (yield from advance(iterator))) is not END:
         value = item if value is _MISSING else (yield from call(function, value, item))
@@ -725,6 +720,9 @@ _through_guard(guards.HOOKS.contains, operator.contains, 1, 0)
 _through_guard(guards.HOOKS.subscr, operator.getitem, 0, 1)
 _through_guard(guards.HOOKS.store_subscr, operator.setitem, 2, 0, 1)
 _through_guard(guards.HOOKS.delete_subscr, operator.delitem, 0, 1)
+
+
+register(operator.call, call)
 
 
 def _not(obj: Any, /) -> Driven:
