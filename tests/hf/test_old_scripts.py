@@ -716,13 +716,28 @@ def names(folder, no_residue):
     }
 
 
+def skip_where_blocks_give_tuples(names, script):
+    """A script takes what a block gives for a tensor, which it is from transformers 5 on."""
+    if "transformer.h" not in script:
+        return
+    found = []
+    block = names["module"].transformer.h[0]
+    handle = block.register_forward_hook(lambda _module, _arguments, out: found.append(out))
+    names["logits"](TEXT)
+    handle.remove()
+    if isinstance(found[0], tuple):
+        pytest.skip("blocks of this version of transformers give tuples")
+
+
 @pytest.mark.parametrize("script", cases(WORKS))
 def test_a_script_runs(names, script):
+    skip_where_blocks_give_tuples(names, script)
     exec(compile(script, "<old script>", "exec"), names)
 
 
 @pytest.mark.parametrize(("instead", "script"), cases(WARNS))
 def test_a_script_runs_and_is_told_the_better_name(names, instead, script):
+    skip_where_blocks_give_tuples(names, script)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         exec(compile(script, "<old script>", "exec"), names)

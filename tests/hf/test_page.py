@@ -25,7 +25,7 @@ def test_every_example_runs(tmp_path, capsys):
     space = {
         "__name__": "page",
         "folder": saved(tmp_path, "llama"),
-        "mixture_folder": saved(tmp_path, "mixtral"),
+        "mixture_folder": saved(tmp_path, "gptoss"),
     }
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
     for example in examples:
