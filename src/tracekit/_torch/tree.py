@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 _SHOWN_NAMES = 8
-_MADE_AGAIN: Final = frozenset({"_requests", "_nodes", "_rules", "_first_parameter"})
+_MADE_AGAIN: Final = frozenset({"_requests", "_nodes", "_called", "_rules", "_first_parameter"})
 _LISTS: Final = (nn.ModuleList, nn.Sequential)
 
 
@@ -270,6 +270,7 @@ class Node:
     _path: str
     _requests: dict[str, Read]
     _nodes: dict[str, Node]
+    _called: tuple[Tree, nn.Module]
 
     output = Port(
         "output", "output", doc="What the module gives to its caller, the user's hooks included."
@@ -291,9 +292,16 @@ class Node:
         fill = object.__setattr__
         fill(self, "_tree", tree)
         fill(self, "_path", path)
-        fill(self, "_module", module)
         fill(self, "_requests", {})
         fill(self, "_nodes", {})
+        self._stand_for(module)
+
+    def _stand_for(self, module: nn.Module) -> None:
+        """Let *module* be the one that this node stands for."""
+        fill = object.__setattr__
+        fill(self, "_module", module)
+        # Each look at an attribute of a node is slow, and a call outside of traces must not be.
+        fill(self, "_called", (self._tree, module))
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: the module, the names, what a subclass has added."""
@@ -314,18 +322,19 @@ class Node:
         and no edit takes part; with `hook=True` other blocks may
         ask for what is inside it.
         """
+        tree, module = self._called
         if hook:
             run = hooks.current_run()
             if run is not None and not run.forwarding:
                 run.forwarding = True
                 try:
-                    return self._module(*args, **kwargs)
+                    return module(*args, **kwargs)
                 finally:
                     run.forwarding = False
-        if self._tree.edits and not hooks.runs_tree(self._tree):
-            call = (self._module, args, kwargs)
-            return edited_call(self._tree, self._path, self._path, lambda: call)
-        return self._module(*args, **kwargs)
+        if tree.edits and not hooks.runs_tree(tree):
+            call = (module, args, kwargs)
+            return edited_call(tree, self._path, self._path, lambda: call)
+        return module(*args, **kwargs)
 
     def skip(self, value: Any) -> None:
         """Let the module not run in this visit; *value* is its output.

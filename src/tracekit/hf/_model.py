@@ -19,7 +19,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from tracekit._torch.batch import Joined
+from tracekit._torch.joining import Joined
 from tracekit._vocabulary.served import Wrappers
 from tracekit.errors import (
     GenerateOnlyError,
