@@ -86,6 +86,10 @@ class Twin:
         index += 1
         return self.offsets[starts[index]] if index < len(starts) else None
 
+    def offset_of(self, origin: int) -> int:
+        """Where an original instruction is in `code`: the reverse of `offsets`, in bytes."""
+        return next(offset for offset, each in self.offsets.items() if each == origin)
+
     @property
     def original(self) -> CodeType:
         """The code object it was made of.

@@ -772,7 +772,7 @@ class Tracer:
         frame = info.frame
         assert frame is not None
         twin = ORIGINALS[id(frame.f_code)]
-        return next(at for at, origin in twin.offsets.items() if origin == block.first_offset)
+        return twin.offset_of(block.first_offset)
 
     def _run_block(self, body: BlockBody) -> None:
         visit = None if sys.gettrace() is None else debuggers.Visit()

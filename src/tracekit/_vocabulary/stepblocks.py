@@ -63,8 +63,7 @@ def _enter(self: Any) -> Generator[Any, Any, int]:
         frame.f_lineno,
     )
     block = compiled_block(twin.original, offset)
-    first = next(at for at, origin in twin.offsets.items() if origin == block.first_offset)
-    skip = arm(frame, first)
+    skip = arm(frame, twin.offset_of(block.first_offset))
     step = -1
     steps = iter(self)
     while True:
