@@ -6,6 +6,7 @@ the same both times, and finds its own state as it left it.
 
 from __future__ import annotations
 
+import bdb
 import importlib.util
 import itertools
 import json
@@ -20,6 +21,8 @@ import pytest
 
 import tracekit
 from tracekit._bytecode.facts import COMPREHENSIONS_ARE_INLINED, HAS_MONITORING
+from tracekit._runtime import debuggers
+from tracekit._runtime.tracer import Tracer
 
 PLACES = Path(__file__).with_name("places")
 WATCHED = PLACES / "watched.py"
@@ -293,6 +296,90 @@ def test_breakpoint_in_a_block(tmp_path):
 
     assert inline == traced
     assert RESULT in traced
+
+
+STEPPED = """\
+import os
+if os.environ.get("INLINE"):
+    class Tracer:
+        def __new__(cls):
+            return memoryview(b"")  # has no Python code to step into
+else:
+    from tracekit._runtime.tracer import Tracer
+
+def helper(value):
+    other = value
+    return other
+
+def function():
+    with Tracer() as tracer:
+        a = 1
+        START
+        b = helper(a)
+        c = b + 1
+    d = c
+    return d
+
+print(function(), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("start", ["breakpoint()", "import pdb; pdb.set_trace()"])
+@pytest.mark.parametrize("command", ["n", "s", "unt", "r", "c"])
+def test_a_debugger_started_in_a_block_goes_on_past_its_end(command, start, tmp_path):
+    """It stops nowhere else than inline, and never in our files or in what they call."""
+    program = tmp_path / "program.py"
+    program.write_text(STEPPED.replace("START", start))
+    text = f"{command}\n" * (10 if command in "ns" else 3) + "c\n"
+    found = []
+    for inline in (True, False):
+        out = run(program, stdin=text, inline=inline, cwd=tmp_path)
+        found.append(re.findall(r"^(?:\(Pdb\) )*(?:(--\w+--)|> (\S+)\((\d+)\)(\w+))", out, re.M))
+        assert "2\n" in out
+    assert found[0] == found[1]
+    assert len(found[1]) > 3 or command in ("r", "c")
+
+
+def test_a_debugger_started_in_a_block_gets_its_patterns_back():
+    class Watching(bdb.Bdb):
+        def user_line(self, frame):
+            seen.append((frame.f_code.co_name, self.skip is not before))
+            self.set_next(frame)
+
+    def function():
+        with Tracer():
+            debugger.set_trace()
+            x = 1
+        after = debugger.skip
+        sys.settrace(None)
+        return x, after
+
+    seen = []
+    debugger = Watching(skip=["nothing.*"])
+    before = debugger.skip
+    x, after = function()
+
+    assert (x, after is before) == (1, True)
+    assert ("function", True) in seen, "stopped in the block"
+    assert seen[-1] == ("function", False), "and after it"
+    assert {name for name, _ in seen} == {"function"}
+    assert debuggers.STARTED == []
+
+
+def test_what_breakpoint_calls_may_be_no_debugger(monkeypatch):
+    """Its value comes back, and the patterns of nobody are touched."""
+    monkeypatch.setattr(sys, "breakpointhook", lambda *args, **kwargs: (args, kwargs))
+    with Tracer():
+        value = breakpoint(1, two=2)  # noqa: T100 - what is tested
+    monkeypatch.setattr(sys, "breakpointhook", sys.__breakpointhook__)
+    monkeypatch.setenv("PYTHONBREAKPOINT", "0")
+    with Tracer():
+        nothing = breakpoint()  # noqa: T100 - what is tested
+
+    assert value == ((1,), {"two": 2})
+    assert nothing is None
+    assert debuggers.STARTED == []
 
 
 # --- Counting -------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ with a stand-in, a library function that may be handed a callback), the answer i
 call, which looks at the arguments and calls the original at once when none of them can ask.
 """
 
+# This file is long: each kind of callable has its way to be called here, and they call one another.
+
 from __future__ import annotations
 
 import functools
@@ -30,6 +32,7 @@ from typing import Any, Final
 
 from .._bytecode.checks import NOTHING_MET, CallSite
 from .._protocol import HAND_WRITTEN, Carrier
+from . import debuggers
 from .items import Driven, LazyIterator, VirtualGenerator, carry, done, wrapper_of
 from .special import (
     LRU_CACHE,
@@ -436,6 +439,8 @@ def _library_function(function: FunctionType) -> Virtual | None:
     if kept is not None:
         return kept
     if function.__globals__.get("__name__") in _QUIET or _takes_nothing(function):
+    if code.co_name == "set_trace":
+        return Conditional(function, _starting(function), _always)
         return None
     kept = _CONDITIONAL[function] = _with_callbacks(function)
     return kept
@@ -450,6 +455,17 @@ def _with_callbacks(function: FunctionType) -> Virtual:
     def rewritten(*args: Any, **kwargs: Any) -> Driven:
         twin = _rewritten(function)
         return done(function(*args, **kwargs)) if twin is None else twin(*args, **kwargs)
+
+def _starting(function: Any) -> Virtual:
+    start: Any = functools.partial(debuggers.start, function)
+    made: Virtual = start
+    return made
+
+
+def _always(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    del args, kwargs
+    return True
+
 
     return Conditional(function, rewritten, _a_callback_is_given)
 
@@ -733,3 +749,11 @@ def begin(function: Any, /, *args: Any) -> Driven:
 def carrier_of(value: object) -> Carrier:
     """A `StopIteration(value)` as hand-written generators raise it."""
     return Carrier(StopIteration() if value is None else StopIteration(value))
+def _debugger_starts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    del args, kwargs
+    return debuggers.starts_one()
+
+
+register(breakpoint, _starting(breakpoint), when=_debugger_starts, plain=frozenset())
+
+

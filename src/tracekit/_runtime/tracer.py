@@ -725,12 +725,15 @@ class Tracer:
         Returns:
             What the function returns.
         """
+        visit = None if sys.gettrace() is None else debuggers.Visit()
         try:
             self._begin()
             try:
                 return self.backend(self, FunctionBody(function))
             finally:
                 self._end()
+                if visit is not None or debuggers.STARTED or sys.gettrace() is not None:
+                    debuggers.end(visit, sys._getframe(1))
         except BaseException as error:
             finish_raising(error)
             raise
@@ -784,11 +787,9 @@ class Tracer:
                     self.backend(self, body)
         finally:
             body.finish(self.keeps())
-            if visit is not None:
-                visit.end()
-            if sys.gettrace() is not None:
+            if visit is not None or debuggers.STARTED or sys.gettrace() is not None:
                 assert body.frame is not None
-                debuggers.stop_after(body.frame)
+                debuggers.end(visit, body.frame)
 
     def _is_interrupted(self, skip: Skip | None, traceback: TracebackType | None) -> bool:
         """Whether an interrupt came between our `__enter__` and the leaving of the inline copy.
