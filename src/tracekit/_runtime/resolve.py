@@ -429,6 +429,8 @@ def _library_function(function: FunctionType) -> Virtual | None:
     standin = STANDINS.get(function)
     if standin is not None:
         return standin
+    if code.co_name == "set_trace":
+        return Conditional(function, _starting(function), _always)
     if function.__closure__ is not None:
         if function_asks(function):
             return _rewritten(function)
@@ -439,22 +441,10 @@ def _library_function(function: FunctionType) -> Virtual | None:
     if kept is not None:
         return kept
     if function.__globals__.get("__name__") in _QUIET or _takes_nothing(function):
-    if code.co_name == "set_trace":
-        return Conditional(function, _starting(function), _always)
         return None
     kept = _CONDITIONAL[function] = _with_callbacks(function)
     return kept
 
-
-def _takes_nothing(function: FunctionType) -> bool:
-    code = function.__code__
-    return not (code.co_argcount or code.co_kwonlyargcount or code.co_flags & 12)
-
-
-def _with_callbacks(function: FunctionType) -> Virtual:
-    def rewritten(*args: Any, **kwargs: Any) -> Driven:
-        twin = _rewritten(function)
-        return done(function(*args, **kwargs)) if twin is None else twin(*args, **kwargs)
 
 def _starting(function: Any) -> Virtual:
     start: Any = functools.partial(debuggers.start, function)
@@ -466,6 +456,16 @@ def _always(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     del args, kwargs
     return True
 
+
+def _takes_nothing(function: FunctionType) -> bool:
+    code = function.__code__
+    return not (code.co_argcount or code.co_kwonlyargcount or code.co_flags & 12)
+
+
+def _with_callbacks(function: FunctionType) -> Virtual:
+    def rewritten(*args: Any, **kwargs: Any) -> Driven:
+        twin = _rewritten(function)
+        return done(function(*args, **kwargs)) if twin is None else twin(*args, **kwargs)
 
     return Conditional(function, rewritten, _a_callback_is_given)
 
@@ -740,6 +740,14 @@ def _limit_changes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 register(sys.setrecursionlimit, call, when=_limit_changes, plain=frozenset())
 
 
+def _debugger_starts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    del args, kwargs
+    return debuggers.starts_one()
+
+
+register(breakpoint, _starting(breakpoint), when=_debugger_starts, plain=frozenset())
+
+
 def begin(function: Any, /, *args: Any) -> Driven:
     """As `call`, without a generator of its own in between where *function* is rewritten."""
     virtual = resolve(function)
@@ -749,11 +757,3 @@ def begin(function: Any, /, *args: Any) -> Driven:
 def carrier_of(value: object) -> Carrier:
     """A `StopIteration(value)` as hand-written generators raise it."""
     return Carrier(StopIteration() if value is None else StopIteration(value))
-def _debugger_starts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    del args, kwargs
-    return debuggers.starts_one()
-
-
-register(breakpoint, _starting(breakpoint), when=_debugger_starts, plain=frozenset())
-
-
