@@ -77,6 +77,17 @@ class TestNames:
         assert model.layers[1].mlp is model.get("layers.1.mlp")
         assert model.layers[1].mlp is model.layers[1].mlp
 
+    def test_a_path_that_ends_in_a_port(self, net, model):
+        x = torch.randn(1, 4)
+        with model.trace(x):
+            values = [model.get(f"layers.1.mlp.{port}") for port in ("input", "output")]
+            same = model.layers[2].get("mlp.output")
+            nothing = model.get("")
+
+        assert torch.equal(values[1], net.layers[1].mlp(values[0]))
+        assert same.shape == values[1].shape
+        assert nothing is model
+
     def test_index(self, model):
         assert model.layers[-1].path == "layers.2"
         assert model.layers[0].mlp[1].path == "layers.0.mlp.1"
