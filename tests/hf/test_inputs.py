@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from decoders import DECODERS, tokenizer
-from families import FAMILIES, ids, pixels, sound
+from families import FAMILIES, VOCAB, ids, pixels, sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BatchEncoding
@@ -426,7 +426,7 @@ class TestOtherModels:
 
     def test_images_beside_another_prompt(self):
         both = reader(FAMILIES["llava"].build())
-        parts = [both.read([], FAMILIES["llava"].inputs(1)), both.read([[4, 5, 6]], {})]
+        parts = [both.read([], FAMILIES["llava"].inputs(1)), both.read([[4, 5, VOCAB - 1]], {})]
         with pytest.raises(MixedInputsError, match="pixel_values cannot be batched") as caught:
             both.join(parts)
 

@@ -13,7 +13,7 @@ import transformers
 from decoders import DECODERS, saved, tokenizer
 from families import FAMILIES, VOCAB
 
-from tracekit.errors import NoTokenizerError, PromptError
+from tracekit.errors import BatchAxisError, NoTokenizerError, PromptError
 from tracekit.hf import LanguageModel, TransformersModel
 
 IMAGE = VOCAB - 1
@@ -123,6 +123,64 @@ class TestImages:
 
         torch.testing.assert_close(plain[:, -6:], expected)
         assert not torch.allclose(plain, edited)
+
+    @pytest.mark.parametrize("order", ["AB", "BA", "CB", "BCA"])
+    def test_prompts_with_and_without_images_beside_one_another(self, model, order):
+        given = {
+            "A": ((TEXT,), {"images": picture(1)}),
+            "B": (("Rome is in",), {}),
+            "C": (("<image> a <image> dog",), {"images": [picture(2), picture(3)]}),
+        }
+
+        def read():
+            return model.layers[1].attn.q, model.layers[1].output, model.output.logits
+
+        alone = {}
+        for name, (args, kwargs) in given.items():
+            with torch.no_grad(), model.trace(*args, **kwargs):
+                alone[name] = read()
+        found = []
+        with torch.no_grad(), model.trace() as tracer:
+            for name in order:
+                args, kwargs = given[name]
+                with tracer.invoke(*args, **kwargs):
+                    found.append(read())
+        for name, values in zip(order, found, strict=True):
+            for value, expected in zip(values, alone[name], strict=True):
+                torch.testing.assert_close(value[:, -expected.shape[1] :], expected)
+
+    def test_the_part_that_sees_images_has_no_rows_of_prompts_then(self, model):
+        tracer = model.trace()
+        with pytest.raises(BatchAxisError, match=r"`model.vision_tower` has no rows of its own"):
+            with torch.no_grad(), tracer:
+                with tracer.invoke(TEXT, images=picture(1)):
+                    _ = model.model.vision_tower.output
+                with tracer.invoke("Rome is in"):
+                    pass
+        with torch.no_grad(), model.trace() as tracer:
+            with tracer.invoke(TEXT, images=picture(1)):
+                pass
+            with tracer.invoke("Rome is in"):
+                pass
+            with tracer.invoke():
+                seen = model.model.multi_modal_projector.output
+
+        assert (1, 4, 32) == seen.shape
+
+    def test_in_a_generation_too(self, model):
+        expected = [
+            model.generate("Rome is in", max_new_tokens=3, min_new_tokens=3, trace=False)[0, -3:],
+            model.generate(
+                TEXT, images=picture(1), max_new_tokens=3, min_new_tokens=3, trace=False
+            )[0, -3:],
+        ]
+        with model.generate(max_new_tokens=3, min_new_tokens=3) as tracer:
+            with tracer.invoke("Rome is in"):
+                first = tracer.result[0, -3:]
+            with tracer.invoke(TEXT, images=picture(1)):
+                second = tracer.result[0, -3:]
+
+        assert all(map(torch.equal, expected, (first, second)))
 
     def test_a_chat_with_an_image(self, model):
         def chat(text, seed):

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tracekit.errors import DoubleBosWarning, MixedInputsError, PromptError
 
+from ._images import image_token
 from ._prompts import (
     Prompt,
     cached_columns,
@@ -557,6 +558,9 @@ class Reader:
         for key in keys:
             values = [prompt.features.get(key) for prompt in prompts]
             tensors = [value for value in values if isinstance(value, Tensor)]
+            if self._goes_in_order(key, tensors, prompts):
+                joined[key] = torch.cat(tensors)
+                continue
             if (
                 not (key in _FIXED_WIDTH or (key == "pixel_values" and _are_images(tensors)))
                 or len(tensors) < len(values)
@@ -574,6 +578,24 @@ class Reader:
                 )
             joined[key] = torch.cat(tensors)
         return joined
+
+    def _goes_in_order(
+        self, key: str, tensors: Sequence[Tensor], prompts: Sequence[Prompt]
+    ) -> bool:
+        """Say whether these are images that the model puts in the places of tokens, in order."""
+        token = image_token(self._config)
+        return (
+            key == "pixel_values"
+            and _are_images(tensors)
+            and len({value.shape[1:] for value in tensors}) == 1
+            and token is not None
+            and all(
+                "input_ids" in prompt.fields
+                and ("pixel_values" in prompt.features)
+                == bool((prompt.fields["input_ids"] == token).any())
+                for prompt in prompts
+            )
+        )
 
     def _own_positions(self, features: Mapping[str, Any]) -> bool:
         """Say whether the model counts positions in a way of its own, such as by image patches."""

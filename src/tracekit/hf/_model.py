@@ -12,6 +12,7 @@ aliases made before the weights were loaded hold after it.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -19,6 +20,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from tracekit._torch.axes import BatchRules
 from tracekit._torch.joining import Joined
 from tracekit._vocabulary.served import Wrappers
 from tracekit.errors import (
@@ -29,6 +31,7 @@ from tracekit.errors import (
     WrongModelClassError,
 )
 
+from ._images import image_rules
 from ._inputs import Reader
 from ._lens import lens, most_probable
 from ._load import (
@@ -52,7 +55,7 @@ from ._prompts import Prompt, rows_of
 from ._returns import items_returned
 from ._tokens import Tokens, tokens_of
 from ._tracer import TransformersTracer
-from ._weights import keeps_no_weights, no_weights, switch_in_place
+from ._weights import keeps_no_weights, no_weights, switch_attentions
 
 _GENERATE_ONLY: Final = (
     "do_sample",
@@ -81,8 +84,8 @@ _SEVERAL_TOKENS_A_STEP: Final = (
     "use_mtp",
 )
 
-_SWITCHED_BY_CONFIG: Final = frozenset({"eager", "sdpa"})
-"""Attention implementations whose attentions hold the same."""
+_JOINED: Final = threading.local()
+"""The batching rule of the inputs that this thread has joined last, where they need their own."""
 
 
 def is_generation(function: Any) -> bool:
@@ -527,9 +530,18 @@ class TransformersModel(Part):
             The joined inputs, on the model's device, and each invoke's rows.
         """
         prompts = [self._read(args, kwargs) for args, kwargs in inputs]
+        where = self._anatomy
+        _JOINED.rules = (
+            image_rules(prompts, self._module.config, where) if isinstance(where, Anatomy) else None
+        )
         merged = self._reader.merge(prompts, generating=is_generation(function))
         args, kwargs = super()._prepare(function, (), merged.arguments())
         return Joined(args, kwargs, list(rows_of(prompts)), merged.rows)
+
+    def _batch_rules(self) -> BatchRules:
+        """What is known about the batch axes of the inputs that were joined last, in this thread."""
+        rules: BatchRules | None = getattr(_JOINED, "rules", None)
+        return super()._batch_rules() if rules is None else rules
 
     def _count_rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         return self._read(args, kwargs).rows if args or kwargs else 0
@@ -556,24 +568,7 @@ class TransformersModel(Part):
         Raises:
             WrongModelClassError: `wrong-model-class`. This class takes it only when it is loaded.
         """
-        module: Any = self._module
-        can_set = getattr(module, "_can_set_attn_implementation", None)
-        if can_set is None or can_set():
-            module.set_attn_implementation(name)
-            return
-        # Falcon's attention looks at the config in each forward, and older ones have a class for
-        # each implementation; transformers only says that they do not follow the interface, and
-        # changes nothing.
-        config = module.config.get_text_config()
-        old = config._attn_implementation
-        if not ({name, old} <= _SWITCHED_BY_CONFIG and switch_in_place(module, old, name)):
-            raise WrongModelClassError(
-                f"the attention of a `{type(module).__name__}` cannot be switched to {name!r}",
-                seen=f"it is {old!r}",
-                why="transformers makes it for one implementation when the model is made",
-                fix=f'LanguageModel(..., attn_implementation="{name}")',
-            )
-        module.config._attn_implementation = config._attn_implementation = name
+        switch_attentions(self._module, name)
 
     # Small helpers.
 

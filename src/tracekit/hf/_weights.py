@@ -22,7 +22,12 @@ from tracekit._torch.tree import Port, answer_now
 from tracekit._torch.values import first_input, with_first_input
 from tracekit._vocabulary.callees import take_apart
 from tracekit._vocabulary.forwards import Forward, forward_at
-from tracekit.errors import NoAttentionWeightsError, NoStandardNameError, SourceNotAvailableError
+from tracekit.errors import (
+    NoAttentionWeightsError,
+    NoStandardNameError,
+    SourceNotAvailableError,
+    WrongModelClassError,
+)
 
 if TYPE_CHECKING:
     from types import FunctionType
@@ -38,6 +43,9 @@ _INTERFACE: Final = "attention_interface_0"
 _OF_ACCELERATE: Final = "_old_forward"
 _BY_IMPLEMENTATION: Final = "_ATTENTION_CLASSES"
 """How the tables of older modules end: implementation -> class of the attention."""
+
+_HOLD_THE_SAME: Final = frozenset({"eager", "sdpa"})
+"""Implementations whose attentions hold the same."""
 
 _UPCAST: Final = "self__upcast_and_reordered_attn_0"
 
@@ -66,18 +74,37 @@ def no_weights(what: str, implementation: str) -> NoAttentionWeightsError:
     )
 
 
-def switch_in_place(model: nn.Module, old: str, new: str) -> bool:
-    """Switch the attentions of a model whose class makes them for one implementation.
+def switch_attentions(model: Any, name: str) -> None:
+    """Switch a model's attention implementation; nothing is reloaded.
 
     Args:
         model: Of transformers.
-        old: The attention implementation that it has.
-        new: The one that it is to have.
+        name: The implementation.
 
-    Returns:
-        Whether that is possible: the two classes of an attention, if they are two, differ in their
-        methods only.
+    Raises:
+        WrongModelClassError: `wrong-model-class`. This class takes it only when it is loaded.
     """
+    can_set = getattr(model, "_can_set_attn_implementation", None)
+    if can_set is None or can_set():
+        model.set_attn_implementation(name)
+        return
+    # Falcon's attention looks at the config in each forward, and older ones have a class for each
+    # implementation; transformers only says that they do not follow the interface, and changes
+    # nothing.
+    config = model.config.get_text_config()
+    old = config._attn_implementation
+    if not ({name, old} <= _HOLD_THE_SAME and _change_classes(model, old, name)):
+        raise WrongModelClassError(
+            f"the attention of a `{type(model).__name__}` cannot be switched to {name!r}",
+            seen=f"it is {old!r}",
+            why="transformers makes it for one implementation when the model is made",
+            fix=f'LanguageModel(..., attn_implementation="{name}")',
+        )
+    model.config._attn_implementation = config._attn_implementation = name
+
+
+def _change_classes(model: nn.Module, old: str, new: str) -> bool:
+    """Give attentions the class of another implementation, if only their methods differ."""
     changes: list[tuple[nn.Module, type[nn.Module]]] = []
     for part in model.modules():
         made_in = vars(sys.modules[type(part).__module__])
