@@ -7,16 +7,20 @@ tests). Compared with the code objects of the standard library, byte for byte.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from types import CodeType
+from typing import Final
 
 from .facts import CACHE_UNITS, LOCATIONS_ARE_SHARED
 from .opcodes import BACKWARD_JUMPS, EXTENDED_ARG, JUMPS, reverse
-from .program import Handler, Instr, Label, Location, Program
+from .program import Chunk, Element, Handler, Instr, Label, Location, Program
 
 _MAX_UNITS = 8
 _MAX_SHORT_COLUMN = 80
 _MAX_SHORT_WIDTH = 16
 _MAX_ONE_BYTE = 128
+_CACHES: Final = tuple(b"\0\0" * units for units in CACHE_UNITS)
+_ABSENT: Final = (None, None, None, None)
 
 
 def assemble(program: Program, extra_stack: int = 0) -> tuple[CodeType, dict[int, int]]:
@@ -31,85 +35,115 @@ def assemble(program: Program, extra_stack: int = 0) -> tuple[CodeType, dict[int
         its offset in the code it came from (bytes, both).
     """
     instrs = program.instrs
+    code, starts, places, offsets = encode(instrs)
+    template = program.code
+    changes = dict(program.changes)
+    changes.setdefault("co_stacksize", template.co_stacksize + extra_stack)
+    first_lineno = changes.get("co_firstlineno", template.co_firstlineno)
+    if program.extra_consts or program.consts is not template.co_consts:
+        changes["co_consts"] = (*program.consts, *program.extra_consts)
+    if program.extra_names or program.names is not template.co_names:
+        changes["co_names"] = (*program.names, *program.extra_names)
+    made = template.replace(
+        co_code=bytes(code),
+        co_linetable=_line_table(instrs, starts, first_lineno),
+        co_exceptiontable=_exception_table(instrs, starts, places),
+        **changes,
+    )
+    return made, offsets
+
+
+def encode(
+    instrs: list[Element],
+) -> tuple[bytearray, list[int], dict[Label, int], dict[int, int]]:
+    """Write the bytes of *instrs*.
+
+    Returns:
+        The bytes; the start of each element, and of what follows the last; the place of each
+        label (all in units); and the offset of each instruction that was lifted -> the offset it
+        was lifted from (bytes, both).
+    """
     starts, places, extended = _layout(instrs)
     code = bytearray()
     offsets: dict[int, int] = {}
     for index, instr in enumerate(instrs):
-        if type(instr) is Label:
+        kind = type(instr)
+        if kind is Chunk:
+            if instr.offset >= 0:  # type: ignore[union-attr]
+                offsets[len(code) + instr.mark] = instr.offset  # type: ignore[union-attr]
+            code += instr.code  # type: ignore[union-attr]
+            continue
+        if kind is Label:
             continue
         assert type(instr) is Instr
         op = instr.op
         arg = instr.arg
         if type(arg) is Label:
-            after = starts[index] + extended[index] + 1 + CACHE_UNITS[op]
-            arg = places[arg] - after
+            arg = places[arg] - starts[index + 1]
             if op in BACKWARD_JUMPS:
                 arg = -arg
-        for shift in range(8 * extended[index], 0, -8):
+            many = extended[index]
+        else:
+            many = more_units(arg) if arg > 255 else 0
+        for shift in range(8 * many, 0, -8):
             code.append(EXTENDED_ARG)
             code.append((arg >> shift) & 255)
         if instr.offset >= 0:
             offsets.setdefault(len(code), instr.offset)
         code.append(op)
         code.append(arg & 255)
-        code.extend(b"\0\0" * CACHE_UNITS[op])
-    template = program.code
-    changes = dict(program.changes)
-    changes.setdefault("co_stacksize", template.co_stacksize + extra_stack)
-    first_lineno = changes.get("co_firstlineno", template.co_firstlineno)
-    if program.extra_consts:
-        changes["co_consts"] = (*template.co_consts, *program.extra_consts)
-    if program.extra_names:
-        changes["co_names"] = (*template.co_names, *program.extra_names)
-    made = template.replace(
-        co_code=bytes(code),
-        co_linetable=_line_table(instrs, starts, len(code) // 2, first_lineno),
-        co_exceptiontable=_exception_table(instrs, starts, places, len(code) // 2),
-        **changes,
-    )
-    return made, offsets
+        code += _CACHES[op]
+    return code, starts, places, offsets
 
 
-def _layout(
-    instrs: list[Instr | Label],
-) -> tuple[list[int], dict[Label, int], list[int]]:
-    """Start of each element, place of each label (in units), EXTENDED_ARG units of each.
+def more_units(arg: int) -> int:
+    """How many EXTENDED_ARG an oparg needs."""
+    return max(arg.bit_length() - 1, 0) // 8
+
+
+def _layout(instrs: list[Element]) -> tuple[list[int], dict[Label, int], dict[int, int]]:
+    """Start of each element, place of each label (in units), EXTENDED_ARG units of each jump.
 
     Jumps start without EXTENDED_ARG and grow until nothing changes; growing never reverses, so
     this ends.
     """
-    count = len(instrs)
-    extended = [0] * count
+    sizes: list[int] = []
     jumps: list[int] = []
-    position = {instr: index for index, instr in enumerate(instrs) if type(instr) is Label}
+    position: dict[Label, int] = {}
     for index, instr in enumerate(instrs):
-        if type(instr) is Label:
-            continue
-        assert type(instr) is Instr
-        arg = instr.arg
-        if type(arg) is Label:
-            if instr.op in JUMPS and (position[arg] < index) != (instr.op in BACKWARD_JUMPS):
-                instr.op = reverse(instr.op)
-                assert (position[arg] < index) == (instr.op in BACKWARD_JUMPS), instr
-            jumps.append(index)
-        elif arg > 255:
-            extended[index] = (arg.bit_length() - 1) // 8
+        kind = type(instr)
+        if kind is Chunk:
+            sizes.append(len(instr.code) // 2)  # type: ignore[union-attr]
+        elif kind is Label:
+            position[instr] = index  # type: ignore[index]
+            sizes.append(0)
+        else:
+            assert type(instr) is Instr
+            arg = instr.arg
+            size = 1 + CACHE_UNITS[instr.op]
+            if type(arg) is Label:
+                jumps.append(index)
+            elif arg > 255:
+                size += more_units(arg)
+            sizes.append(size)
+    extended = dict.fromkeys(jumps, 0)
+    for index in jumps:
+        jump = instrs[index]
+        assert type(jump) is Instr
+        is_backward = position[jump.arg] < index
+        if jump.op in JUMPS and is_backward != (jump.op in BACKWARD_JUMPS):
+            jump.op = reverse(jump.op)
+            sizes[index] = 1 + CACHE_UNITS[jump.op]
+            assert is_backward == (jump.op in BACKWARD_JUMPS), jump
     while True:
-        starts = [0] * (count + 1)
-        at = 0
-        for index, instr in enumerate(instrs):
-            starts[index] = at
-            if type(instr) is not Label:
-                at += 1 + extended[index] + CACHE_UNITS[instr.op]  # type: ignore[union-attr]
-        starts[count] = at
+        starts = list(accumulate(sizes, initial=0))
         changed = False
         for index in jumps:
             jump = instrs[index]
             assert type(jump) is Instr
-            after = starts[index] + extended[index] + 1 + CACHE_UNITS[jump.op]
-            distance = abs(starts[position[jump.arg]] - after)
-            need = max(distance.bit_length() - 1, 0) // 8
+            need = more_units(abs(starts[position[jump.arg]] - starts[index + 1]))
             if need > extended[index]:
+                sizes[index] += need - extended[index]
                 extended[index] = need
                 changed = True
         if not changed:
@@ -130,9 +164,7 @@ def _varint(value: int, first: int = 0) -> bytes:
     return bytes(parts)
 
 
-def _exception_table(
-    instrs: list[Instr | Label], starts: list[int], places: dict[Label, int], end: int
-) -> bytes:
+def _exception_table(instrs: list[Element], starts: list[int], places: dict[Label, int]) -> bytes:
     table = bytearray()
     current: Handler | None = None
     begun = 0
@@ -152,13 +184,11 @@ def _exception_table(
             close(starts[index])
             current = handler
             begun = starts[index]
-    close(end)
+    close(starts[-1])
     return bytes(table)
 
 
-def _line_table(
-    instrs: list[Instr | Label], starts: list[int], end: int, first_lineno: int
-) -> bytes:
+def _line_table(instrs: list[Element], starts: list[int], first_lineno: int) -> bytes:
     """Source: https://github.com/python/cpython/blob/3.11/Objects/locations.md."""
     table = bytearray()
     line = first_lineno
@@ -168,11 +198,11 @@ def _line_table(
         if type(instr) is Label:
             continue
         location = instr.location  # type: ignore[union-attr]
-        if location != pending or not LOCATIONS_ARE_SHARED:
+        if not LOCATIONS_ARE_SHARED or (location is not pending and location != pending):
             line = _write_location(table, starts[index] - begun, pending, line)
             pending = location
             begun = starts[index]
-    _write_location(table, end - begun, pending, line)
+    _write_location(table, starts[-1] - begun, pending, line)
     return bytes(table)
 
 
@@ -190,40 +220,44 @@ def _write_number(table: bytearray, value: int) -> None:
 
 def _write_location(table: bytearray, units: int, location: Location, line: int) -> int:
     """Write *units* units at *location*; *line* is where the table stands. Returns the new line."""
-    while units > 0:
-        size = min(units, _MAX_UNITS)
-        units -= size
-        head = 128 | (size - 1)
-        lineno, end_lineno, column, end_column = location or (None, None, None, None)
-        if lineno is None:
-            table.append(head | 15 << 3)
-            continue
-        delta = lineno - line
-        line = lineno
-        if column is None or end_column is None or end_lineno is None:
-            table.append(head | 13 << 3)
-            _write_number(table, _signed(delta))
-        elif (
-            delta == 0
-            and end_lineno == lineno
-            and column < _MAX_SHORT_COLUMN
-            and 0 <= end_column - column < _MAX_SHORT_WIDTH
-        ):
-            table.append(head | (column >> 3) << 3)
-            table.append((column & 7) << 4 | (end_column - column))
-        elif (
-            0 <= delta <= 2
-            and end_lineno == lineno
-            and column < _MAX_ONE_BYTE
-            and end_column < _MAX_ONE_BYTE
-        ):
-            table.append(head | (10 + delta) << 3)
-            table.append(column)
-            table.append(end_column)
-        else:
-            table.append(head | 14 << 3)
-            _write_number(table, _signed(delta))
-            _write_number(table, end_lineno - lineno)
-            _write_number(table, column + 1)
-            _write_number(table, end_column + 1)
-    return line
+    if not units:
+        return line
+    size = min(units, _MAX_UNITS)
+    lineno = (location or _ABSENT)[0]
+    kind, rest = _encoded(location, 0 if lineno is None else lineno - line)
+    table.append(128 | kind << 3 | (size - 1))
+    table += rest
+    units -= size
+    if units:
+        kind, rest = _encoded(location, 0)
+        while units > 0:
+            size = min(units, _MAX_UNITS)
+            units -= size
+            table.append(128 | kind << 3 | (size - 1))
+            table += rest
+    return line if lineno is None else lineno
+
+
+def _encoded(location: Location, delta: int) -> tuple[int, bytes | bytearray]:
+    """The kind of an entry, and its bytes after the first."""
+    lineno, end_lineno, column, end_column = location or _ABSENT
+    if lineno is None:
+        return 15, b""
+    rest = bytearray()
+    if column is None or end_column is None or end_lineno is None:
+        _write_number(rest, _signed(delta))
+        return 13, rest
+    if end_lineno == lineno:
+        width = end_column - column
+        if delta == 0 and column < _MAX_SHORT_COLUMN and 0 <= width < _MAX_SHORT_WIDTH:
+            rest.append((column & 7) << 4 | width)
+            return column >> 3, rest
+        if 0 <= delta <= 2 and column < _MAX_ONE_BYTE and end_column < _MAX_ONE_BYTE:
+            rest.append(column)
+            rest.append(end_column)
+            return 10 + delta, rest
+    _write_number(rest, _signed(delta))
+    _write_number(rest, end_lineno - lineno)
+    _write_number(rest, column + 1)
+    _write_number(rest, end_column + 1)
+    return 14, rest

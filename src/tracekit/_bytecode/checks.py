@@ -39,12 +39,9 @@ from .facts import (
     COMPARE_SHIFT,
     COMPARE_SYMBOLS,
     JUMPS_NEED_A_BOOL,
-    KEYWORD_NAMES_ARE_AN_INSTRUCTION,
     LOOPS_END_WITH_END_FOR,
     METHODS_HAVE_THEIR_OWN_LOAD,
     NULL_IS_ABOVE_THE_CALLABLE,
-    SEND_LEAVES_THE_RECEIVER,
-    YIELD_IN_SEND_LOOP,
 )
 from .names import read_first
 from .opcodes import (
@@ -69,7 +66,6 @@ from .opcodes import (
     DELETE_SUBSCR,
     DICT_MERGE,
     DICT_UPDATE,
-    END_SEND,
     FOR_ITER,
     FORMAT_SIMPLE,
     FORMAT_VALUE,
@@ -78,7 +74,6 @@ from .opcodes import (
     GET_LEN,
     GET_YIELD_FROM_ITER,
     IS_OP,
-    JUMP_BACKWARD_NO_INTERRUPT,
     JUMP_FORWARD,
     JUMP_IF_FALSE_OR_POP,
     JUMP_IF_TRUE_OR_POP,
@@ -126,7 +121,8 @@ from .opcodes import (
     WITH_EXCEPT_START,
     YIELD_VALUE,
 )
-from .program import Handler, Instr, Label, Location, Program
+from .program import Chunk, Element, Handler, Instr, Label, Location, Program
+from .sequences import Hole, Sequence, Template, name_oparg
 from .shapes import calls_with_self
 
 Guard = Callable[..., Generator[Any, Any, Any] | None]
@@ -329,10 +325,238 @@ _STORES_LIKE: Final = {
 }
 _IN_SLOTS: Final = frozenset({STORE_FAST, STORE_DEREF, DELETE_FAST, DELETE_DEREF})
 
+_BESIDE_A_NULL: Final = ((PUSH_NULL, 0),) + (() if NULL_IS_ABOVE_THE_CALLABLE else ((SWAP, 2),))
+"""A load leaves `NULL` and a bound method where one is about to be called.
+
+Never the function and its `self`, which would save the binding: the checks of a call must know
+where there is a NULL.
+"""
 _KEPT_BY_EXCEPT_STAR: Final = 3
 _RAISE_FROM: Final = 2
 _PLAIN_CONSTANTS: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _IS_A_BOOL: Final = frozenset({CONTAINS_OP, IS_OP, UNARY_NOT})
+
+
+# What the opargs in the holes of the shapes are.
+_GUARD, _NONE, _ARG, _LAST, _KIND, _TYPE = (Hole(index) for index in range(6))
+# What a guard is told besides the operands; then no type settles it.
+_MORE: Final = (_LAST, _KIND)
+_ITER, _KEYWORDS = _LAST, _KIND
+# Of a call: what it has met, and the names of what to look at in that.
+_SITE, _FUNCTION, _CODE, _STRAIGHT, _TWIN, _OWN_CODE = (Hole(index) for index in range(5, 11))
+_UNBOUND, _RAISED, _ERROR, _ITEM = _LAST, _LAST, _KIND, _GUARD
+
+_Added = tuple[tuple[int, Any], ...]
+
+
+@cache
+def _checked(
+    op: int,
+    operands: int,
+    more: int,
+    has_result: bool,
+    settles: bool,
+    after: _Added,
+    last: _Added,
+) -> Template:
+    """The general shape: the guarded value takes the operands' and the instruction's place."""
+    sequence = Sequence()
+    straight, fine, done = Label(), Label(), Label()
+    if settles:
+        sequence.settled(operands, _LAST, _KIND, _TYPE, fine)
+    sequence.ask_guard(_GUARD, operands, _MORE[:more], straight)
+    sequence.drive(_NONE)
+    if has_result:
+        sequence.emit(SWAP, operands + 1)
+        sequence.pop(operands)
+    else:
+        sequence.pop(operands + 1)
+    sequence.emit_all(after)
+    sequence.emit(JUMP_FORWARD, done)
+    sequence.place(straight)
+    sequence.emit(POP_TOP)
+    sequence.place(fine)
+    sequence.served(op, _ARG)
+    sequence.place(done)
+    sequence.emit_all(last)
+    return Template(sequence)
+
+
+@cache
+def _replaced(more: int, settles: bool) -> Template:
+    """The guarded value takes the top operand's place, before an instruction."""
+    sequence = Sequence()
+    straight, done = Label(), Label()
+    if settles:
+        sequence.settled(1, _LAST, _KIND, _TYPE, done)
+    sequence.ask_guard(_GUARD, 1, _MORE[:more], straight)
+    sequence.drive(_NONE)
+    sequence.emit(SWAP, 2)
+    sequence.emit(POP_TOP)
+    sequence.emit(JUMP_FORWARD, done)
+    sequence.place(straight)
+    sequence.emit(POP_TOP)
+    sequence.place(done)
+    return Template(sequence)
+
+
+@cache
+def _pushed(op: int, operands: int) -> Template:
+    """The guarded value is put on top of the operands, as the instruction's result is."""
+    sequence = Sequence()
+    straight, done = Label(), Label()
+    sequence.ask_guard(_GUARD, operands, (), straight)
+    sequence.drive(_NONE)
+    sequence.emit(JUMP_FORWARD, done)
+    sequence.place(straight)
+    sequence.emit(POP_TOP)
+    sequence.served(op, _ARG)
+    sequence.place(done)
+    return Template(sequence)
+
+
+@cache
+def _resolved(
+    op: int,
+    place: int,
+    count: int,
+    on_top: int,
+    spreads: bool,
+    has_null: bool,
+    has_keywords: bool,
+) -> Template:
+    """A call whose callable is *place* slots from the top, with *count* values to look at.
+
+    Above the values stand *on_top* others.
+    """
+    sequence = Sequence()
+    straight, known, drive, done = Label(), Label(), Label(), Label()
+    call: _Added = ((KW_NAMES, _KEYWORDS),) if has_keywords else ()
+    if CALLS_HAVE_PRECALL and op == CALL:
+        call = (*call, (PRECALL, _ARG))
+    if not spreads:
+        _met(sequence, place, (*call, (op, _ARG)), known, drive)
+    sequence.const(_GUARD)
+    sequence.emit(COPY, place + 1)
+    for _ in range(count):
+        sequence.emit(COPY, count + on_top + 2)
+    sequence.call_with_self(count)
+    sequence.emit(COPY, 1)
+    sequence.emit(POP_JUMP_IF_NONE, straight)
+    sequence.emit(SWAP, place + 1)
+    if spreads:
+        sequence.emit(POP_TOP)
+        sequence.emit(op, _ARG)
+    else:
+        # Nothing of the call stays on the stack: its arguments are the callee's alone. Only a
+        # call can take a NULL away; `iter` of a generator is that generator.
+        above = NULL_IS_ABOVE_THE_CALLABLE and has_null
+        sequence.pop(place - above)
+        if has_null:
+            sequence.const(_ITER)
+            sequence.emit(SWAP, 3 if above else 2)
+            if CALLS_HAVE_PRECALL:
+                sequence.emit(PRECALL, 1)
+            sequence.emit(CALL, 1)
+    sequence.place(drive)
+    sequence.drive(_NONE)
+    sequence.emit(JUMP_FORWARD, done)
+    sequence.place(straight)
+    sequence.emit(POP_TOP)
+    sequence.place(known)
+    sequence.emit_all(call)
+    sequence.served(op, _ARG)
+    sequence.place(done)
+    return Template(sequence)
+
+
+def _met(sequence: Sequence, place: int, call: _Added, known: Label, drive: Label) -> None:
+    """Do without a check what this call has called before.
+
+    Goes to *known* for what is called as it stands, to *drive* with the generator for a
+    function of the user's, and on for everything else.
+    """
+    other, check = Label(), Label()
+    sequence.emit(COPY, place)
+    sequence.field(_SITE, _FUNCTION)
+    sequence.emit(IS_OP, 0)
+    sequence.emit(POP_JUMP_IF_FALSE, other)
+    sequence.emit(COPY, place)
+    sequence.attribute(_OWN_CODE)
+    sequence.field(_SITE, _CODE)
+    sequence.emit(IS_OP, 0)
+    sequence.emit(POP_JUMP_IF_FALSE, check)
+    sequence.field(_SITE, _TWIN)
+    sequence.emit(SWAP, place + 1)
+    sequence.emit(POP_TOP)
+    sequence.emit_all(call)
+    sequence.emit(JUMP_FORWARD, drive)
+    sequence.place(other)
+    sequence.emit(COPY, place)
+    sequence.field(_SITE, _STRAIGHT)
+    sequence.emit(IS_OP, 0)
+    sequence.emit(POP_JUMP_IF_TRUE, known)
+    sequence.place(check)
+
+
+@cache
+def _left_with_error() -> Template:
+    """WITH_EXCEPT_START, which keeps what it looks at."""
+    sequence = Sequence()
+    straight, done = Label(), Label()
+    sequence.const(_GUARD)
+    sequence.emit(COPY, 5)
+    sequence.emit(COPY, 3)
+    sequence.call_with_self(1)
+    sequence.emit(COPY, 1)
+    sequence.emit(POP_JUMP_IF_NONE, straight)
+    sequence.drive(_NONE)
+    sequence.emit(JUMP_FORWARD, done)
+    sequence.place(straight)
+    sequence.emit(POP_TOP)
+    sequence.served(WITH_EXCEPT_START, _ARG)
+    sequence.place(done)
+    return Template(sequence)
+
+
+@cache
+def _handed_out() -> Template:
+    """The `yield` of a user's generator: the value in an `Item`; an answer may be an error."""
+    sequence = Sequence()
+    fine = Label()
+    sequence.apply(_ITEM)
+    sequence.served(YIELD_VALUE, 0)
+    sequence.emit(RESUME, _RESUME_AFTER_YIELD)
+    sequence.type_of(1, _TYPE)
+    sequence.const(_RAISED)
+    sequence.emit(IS_OP, 0)
+    sequence.emit(POP_JUMP_IF_FALSE, fine)
+    sequence.attribute(_ERROR)
+    sequence.emit(RAISE_VARARGS, 1)
+    sequence.place(fine)
+    return Template(sequence)
+
+
+@cache
+def _waited(store: int) -> Template:
+    """Wait for a name, and bind it to what another block left in it, if one did."""
+    sequence = Sequence()
+    straight, done = Label(), Label()
+    sequence.function(_GUARD)
+    sequence.call_with_self()
+    sequence.emit(COPY, 1)
+    sequence.emit(POP_JUMP_IF_NONE, straight)
+    sequence.drive(_NONE)
+    sequence.emit(COPY, 1)
+    sequence.const(_UNBOUND)
+    sequence.emit(IS_OP, 0)
+    sequence.emit(POP_JUMP_IF_TRUE, straight)
+    sequence.emit(store, _ARG)
+    sequence.emit(JUMP_FORWARD, done)
+    sequence.place(straight)
+    sequence.emit(POP_TOP)
+    sequence.place(done)
+    return Template(sequence)
 
 
 class _Instrumenter:
@@ -351,13 +575,15 @@ class _Instrumenter:
         self.program = program
         self.hooks = hooks
         self.is_generator = is_generator
-        self.out: list[Instr | Label] = []
+        self.out: list[Element] = []
         self.location: Location = None
         self.handler: Handler | None = None
         self.keyword_names = -1
         self.previous = -1
+        self.following: Element | None = None
         self.with_self: set[Instr] = set()
         self.most_copied = 0
+        self.call_fields: tuple[int, ...] = ()
 
     def run(self, depth: int) -> None:
         program = self.program
@@ -366,17 +592,18 @@ class _Instrumenter:
         if self.shared:
             handlers = handlers | _NAME_HANDLERS
         out = self.out
-        for instr in program.instrs:
-            if type(instr) is Label:
+        instrs = program.instrs
+        for index, instr in enumerate(instrs):
+            if type(instr) is not Instr:
                 out.append(instr)
                 continue
-            assert type(instr) is Instr
             name = handlers.get(instr.op)
             if name is None:
                 out.append(instr)
             else:
                 self.location = instr.location
                 self.handler = instr.handler
+                self.following = instrs[index + 1] if index + 1 < len(instrs) else None
                 getattr(self, name)(instr)
             self.previous = instr.op
         program.instrs = out
@@ -386,79 +613,42 @@ class _Instrumenter:
     def emit(self, op: int, arg: Any = 0) -> None:
         self.out.append(Instr(op, arg, self.location, self.handler))
 
-    def const(self, value: object) -> None:
-        self.emit(LOAD_CONST, self.program.const(value))
+    def written(self) -> Sequence:
+        """A sequence that is written out here, because it jumps elsewhere."""
+        return Sequence(self.location, self.handler, self.out)
 
-    def call_with_self(self, count: int = 0) -> None:
-        """Call the function below a first argument and *count* more."""
-        if CALLS_HAVE_PRECALL:
-            self.emit(PRECALL, count)
-        self.emit(CALL, count)
+    def put(self, template: Template, args: tuple[int, ...], offset: int = -1) -> None:
+        """Put the instructions of a shape here."""
+        code, mark = template.fill(args)
+        self.out.append(Chunk(code, mark, self.location, self.handler, offset))
 
-    def drive(self) -> None:
-        """Replace the generator on the stack by its return value, yielding what it yields."""
-        again, end = Label(), Label()
-        self.const(None)
-        self.out.append(again)
-        self.emit(SEND, end)
-        self.emit(YIELD_VALUE, YIELD_IN_SEND_LOOP)
-        self.emit(RESUME, _RESUME_AFTER_SEND)
-        self.emit(JUMP_BACKWARD_NO_INTERRUPT, again)
-        self.out.append(end)
-        if SEND_LEAVES_THE_RECEIVER:
-            self.emit(END_SEND)
+    def const(self, value: object) -> int:
+        return self.program.const(value)
 
-    def settled(self, guard: object, operands: int, fine: Label) -> None:
-        """Go to *fine* if the type of the first of the operands is the one that *guard* met last.
+    def type_settles(self, guard: object, operands: int) -> Last | None:
+        """What *guard* met last, if the type of the first of the operands can settle it.
 
         For two operands, only where the second is a constant.
         """
-        last = getattr(guard, "last", None)
-        if last is None or (operands == 2 and not self.constant_on_top()):
-            return
-        self.type_of(operands)
-        self.field(last, "kind")
-        self.emit(IS_OP, 0)
-        self.emit(POP_JUMP_IF_TRUE, fine)
+        last: Last | None = getattr(guard, "last", None)
+        return last if operands == 1 or self.constant_on_top() else None
 
     def constant_on_top(self) -> bool:
         last = self.out[-1]
         return (
             type(last) is Instr
             and last.op == LOAD_CONST
-            and type(self.program.code.co_consts[last.arg]) in _PLAIN_CONSTANTS
+            and type(self.program.consts[last.arg]) in _PLAIN_CONSTANTS
         )
 
-    def type_of(self, place: int) -> None:
-        """Push the type of what stands at *place* from the top.
-
-        With a NULL and not with a first argument in its place: this form of `type(x)` is
-        specialized by the interpreter.
-        """
-        if NULL_IS_ABOVE_THE_CALLABLE:
-            self.const(type)
-            self.emit(PUSH_NULL)
-        else:
-            self.emit(PUSH_NULL)
-            self.const(type)
-        self.emit(COPY, place + 2)
-        if CALLS_HAVE_PRECALL:
-            self.emit(PRECALL, 1)
-        self.emit(CALL, 1)
-
-    def ask_guard(self, guard: object, operands: int, straight: Label, *more: object) -> None:
-        """Call *guard* with copies of the top operands; go to *straight* when it says None.
-
-        At *straight* the None is still on the stack.
-        """
-        self.const(guard)
-        for _ in range(operands):
-            self.emit(COPY, operands + 1)
-        for value in more:
-            self.const(value)
-        self.call_with_self(operands - 1 + len(more))
-        self.emit(COPY, 1)
-        self.emit(POP_JUMP_IF_NONE, straight)
+    def args_of(
+        self, guard: object, arg: int, last: Last | None, more: tuple[object, ...]
+    ) -> tuple[int, ...]:
+        const = self.program.const
+        args = (const(guard), const(None), arg)
+        if last is not None:
+            return (*args, const(last), name_oparg(self.program.name("kind")), const(type))
+        return (*args, *map(const, more)) if more else args
 
     def checked(
         self,
@@ -467,50 +657,24 @@ class _Instrumenter:
         operands: int,
         *more: object,
         has_result: bool = True,
-        after: tuple[tuple[int, int], ...] = (),
+        after: _Added = (),
+        last: _Added = (),
     ) -> None:
         """The general shape: the guarded value takes the operands' and the instruction's place."""
-        straight, fine, done = Label(), Label(), Label()
-        if has_result and not more:
-            self.settled(guard, operands, fine)
-        self.ask_guard(guard, operands, straight, *more)
-        self.drive()
-        if has_result:
-            self.emit(SWAP, operands + 1)
-            self.pop(operands)
-        else:
-            self.pop(operands + 1)
-        for op, arg in after:
-            self.emit(op, arg)
-        self.emit(JUMP_FORWARD, done)
-        self.out.append(straight)
-        self.emit(POP_TOP)
-        self.out.append(fine)
-        self.out.append(instr)
-        self.out.append(done)
+        kind = self.type_settles(guard, operands) if has_result and not more else None
+        template = _checked(
+            instr.op, operands, len(more), has_result, kind is not None, after, last
+        )
+        self.put(template, self.args_of(guard, instr.arg, kind, more), instr.offset)
 
     def replaced(self, guard: object, *more: object) -> None:
         """The guarded value takes the top operand's place, before the instruction."""
-        straight, done = Label(), Label()
-        self.settled(guard, 1, done)
-        self.ask_guard(guard, 1, straight, *more)
-        self.drive()
-        self.emit(SWAP, 2)
-        self.emit(POP_TOP)
-        self.emit(JUMP_FORWARD, done)
-        self.out.append(straight)
-        self.emit(POP_TOP)
-        self.out.append(done)
-
-    def pop(self, count: int) -> None:
-        for _ in range(count):
-            self.emit(POP_TOP)
+        kind = None if more else self.type_settles(guard, 1)
+        self.put(_replaced(len(more), kind is not None), self.args_of(guard, 0, kind, more))
 
     def apply(self, function: object) -> None:
         """Replace the top of the stack by *function* of it."""
-        self.const(function)
-        self.emit(SWAP, 2)
-        self.call_with_self()
+        self.written().apply(self.const(function))
 
     # -- calls ------------------------------------------------------------------------------
 
@@ -528,7 +692,7 @@ class _Instrumenter:
         if on_top:
             names = self.keyword_names_on_top()
         elif self.keyword_names >= 0:
-            names = self.program.code.co_consts[self.keyword_names]
+            names = self.program.consts[self.keyword_names]
         above = NULL_IS_ABOVE_THE_CALLABLE and not with_self
         place = on_top + count + (2 if above else 1)
         self.resolved(instr, place, count, on_top, names)
@@ -539,7 +703,7 @@ class _Instrumenter:
         last = self.out[-1]
         assert type(last) is Instr
         assert last.op == LOAD_CONST
-        names: tuple[str, ...] = self.program.code.co_consts[last.arg]
+        names: tuple[str, ...] = self.program.consts[last.arg]
         return names
 
     def call_function_ex(self, instr: Instr) -> None:
@@ -555,132 +719,55 @@ class _Instrumenter:
     def resolved(
         self, instr: Instr, place: int, count: int, on_top: int, names: tuple[str, ...] | None
     ) -> None:
-        """A call whose callable is *place* slots from the top, with *count* values to look at.
-
-        Above the values stand *on_top* others. *names* are None for `f(*args, **kwargs)`.
-        """
-        straight, known, drive, done = Label(), Label(), Label(), Label()
+        """A call. *names* are None for `f(*args, **kwargs)`."""
+        hooks, const = self.hooks, self.program.const
+        spreads = names is None
+        has_null = instr not in self.with_self
+        keywords = self.keyword_names if instr.op == CALL else -1
+        args = [0, const(None), instr.arg, const(iter) if has_null and not spreads else 0]
+        args.append(max(keywords, 0))
         if names is None:
-            self.const(self.hooks.check_spread)
+            args[0] = const(hooks.check_spread)
         else:
-            check, site = self.hooks.check(count, names)
-            self.met(instr, site, place, known, drive)
-            self.const(check)
-        self.emit(COPY, place + 1)
+            check, site = hooks.check(count, names)
+            args[0] = const(check)
+            args.append(const(site))
+            args += self.fields_of_a_call()
         self.most_copied = max(self.most_copied, count)
-        for _ in range(count):
-            self.emit(COPY, count + on_top + 2)
-        self.call_with_self(count)
-        self.emit(COPY, 1)
-        self.emit(POP_JUMP_IF_NONE, straight)
-        self.emit(SWAP, place + 1)
-        if names is None:
-            self.emit(POP_TOP)
-            self.plain_call(Instr(instr.op, instr.arg, instr.location, instr.handler))
-        else:
-            # Nothing of the call stays on the stack: its arguments are the callee's alone. Only a
-            # call can take a NULL away; `iter` of a generator is that generator.
-            has_null = instr not in self.with_self
-            above = NULL_IS_ABOVE_THE_CALLABLE and has_null
-            self.pop(place - above)
-            if has_null:
-                self.const(iter)
-                self.emit(SWAP, 3 if above else 2)
-                if CALLS_HAVE_PRECALL:
-                    self.emit(PRECALL, 1)
-                self.emit(CALL, 1)
-        self.out.append(drive)
-        self.drive()
-        self.emit(JUMP_FORWARD, done)
-        self.out.append(straight)
-        self.emit(POP_TOP)
-        self.out.append(known)
-        self.plain_call(instr)
-        self.out.append(done)
+        template = _resolved(instr.op, place, count, on_top, spreads, has_null, keywords >= 0)
+        self.put(template, tuple(args), instr.offset)
 
-    def met(self, instr: Instr, site: CallSite, place: int, known: Label, drive: Label) -> None:
-        """Do without a check what *site* has called before.
-
-        Goes to *known* for what is called as it stands, to *drive* with the generator for a
-        function of the user's, and on for everything else.
-        """
-        other, check = Label(), Label()
-        self.emit(COPY, place)
-        self.field(site, "function")
-        self.emit(IS_OP, 0)
-        self.emit(POP_JUMP_IF_FALSE, other)
-        self.emit(COPY, place)
-        self.attribute("__code__")
-        self.field(site, "code")
-        self.emit(IS_OP, 0)
-        self.emit(POP_JUMP_IF_FALSE, check)
-        self.field(site, "twin")
-        self.emit(SWAP, place + 1)
-        self.emit(POP_TOP)
-        self.plain_call(Instr(instr.op, instr.arg, instr.location, instr.handler))
-        self.emit(JUMP_FORWARD, drive)
-        self.out.append(other)
-        self.emit(COPY, place)
-        self.field(site, "straight")
-        self.emit(IS_OP, 0)
-        self.emit(POP_JUMP_IF_TRUE, known)
-        self.out.append(check)
-
-    def field(self, owner: object, name: str) -> None:
-        """Push an attribute of an object of ours."""
-        self.const(owner)
-        self.attribute(name)
-
-    def attribute(self, name: str) -> None:
-        index = self.program.name(name)
-        self.emit(LOAD_ATTR, index if METHODS_HAVE_THEIR_OWN_LOAD else index << 1)
-
-    def plain_call(self, instr: Instr) -> None:
-        if instr.op == CALL:
-            if KEYWORD_NAMES_ARE_AN_INSTRUCTION and self.keyword_names >= 0:
-                self.emit(KW_NAMES, self.keyword_names)
-            if CALLS_HAVE_PRECALL:
-                self.emit(PRECALL, instr.arg)
-        self.out.append(instr)
+    def fields_of_a_call(self) -> tuple[int, ...]:
+        """The opargs that load what a call has met."""
+        if not self.call_fields:
+            names = ("function", "code", "straight", "twin", "__code__")
+            self.call_fields = tuple([name_oparg(self.program.name(name)) for name in names])
+        return self.call_fields
 
     # -- attributes -------------------------------------------------------------------------
 
     def load_attr(self, instr: Instr) -> None:
-        names = self.program.code.co_names
+        names = self.program.names
         if METHODS_HAVE_THEIR_OWN_LOAD:
             is_method, name = instr.op == LOAD_METHOD, names[instr.arg]
-            plain = Instr(LOAD_ATTR, instr.arg, instr.location, instr.handler, instr.offset)
+            instr.op = LOAD_ATTR
         else:
             is_method, name = bool(instr.arg & 1), names[instr.arg >> 1]
-            plain = instr
-            plain.arg &= ~1
-        self.method_or_value(plain, self.hooks.attr(name), 1, is_method=is_method)
+            instr.arg &= ~1
+        self.checked(instr, self.hooks.attr(name), 1, last=_BESIDE_A_NULL if is_method else ())
 
     def load_super_attr(self, instr: Instr) -> None:
-        is_method, name = bool(instr.arg & 1), self.program.code.co_names[instr.arg >> 2]
+        is_method, name = bool(instr.arg & 1), self.program.names[instr.arg >> 2]
         instr.arg &= ~1
-        self.method_or_value(instr, self.hooks.super_attr(name), 3, is_method=is_method)
-
-    def method_or_value(
-        self, instr: Instr, guard: object, operands: int, *, is_method: bool
-    ) -> None:
-        """A load that leaves `NULL` and a bound method where one is about to be called.
-
-        Never the function and its `self`, which would save the binding: the checks of a call must
-        know where there is a NULL.
-        """
-        self.checked(instr, guard, operands)
-        if is_method:
-            self.emit(PUSH_NULL)
-            if not NULL_IS_ABOVE_THE_CALLABLE:
-                self.emit(SWAP, 2)
+        guard = self.hooks.super_attr(name)
+        self.checked(instr, guard, 3, last=_BESIDE_A_NULL if is_method else ())
 
     def store_attr(self, instr: Instr) -> None:
-        name = self.program.code.co_names[instr.arg]
+        name = self.program.names[instr.arg]
         self.checked(instr, self.hooks.store_attr(name), 2, has_result=False)
 
     def delete_attr(self, instr: Instr) -> None:
-        name = self.program.code.co_names[instr.arg]
+        name = self.program.names[instr.arg]
         self.checked(instr, self.hooks.delete_attr(name), 1, has_result=False)
 
     # -- operators --------------------------------------------------------------------------
@@ -743,16 +830,16 @@ class _Instrumenter:
 
     def jump_or_pop(self, instr: Instr) -> None:
         straight, done = Label(), Label()
-        self.ask_guard(self.hooks.truth, 1, straight)
-        self.drive()
+        sequence = self.written()
+        sequence.ask_guard(self.const(self.hooks.truth), 1, (), straight)
+        sequence.drive(self.const(None))
         jumps_if_true = instr.op == JUMP_IF_TRUE_OR_POP
-        self.emit(POP_JUMP_IF_TRUE if jumps_if_true else POP_JUMP_IF_FALSE, instr.arg)
-        self.emit(POP_TOP)
-        self.emit(JUMP_FORWARD, done)
-        self.out.append(straight)
-        self.emit(POP_TOP)
-        self.out.append(instr)
-        self.out.append(done)
+        sequence.emit(POP_JUMP_IF_TRUE if jumps_if_true else POP_JUMP_IF_FALSE, instr.arg)
+        sequence.emit(POP_TOP)
+        sequence.emit(JUMP_FORWARD, done)
+        sequence.place(straight)
+        sequence.emit(POP_TOP)
+        sequence.out += [instr, done]
 
     # -- iteration --------------------------------------------------------------------------
 
@@ -762,24 +849,23 @@ class _Instrumenter:
     def for_iter(self, instr: Instr) -> None:
         straight, body = Label(), Label()
         target = instr.arg
-        self.type_of(1)
-        self.const(self.hooks.virtual_iterators)
-        self.emit(CONTAINS_OP, 0)
-        self.emit(POP_JUMP_IF_FALSE, straight)
-        self.const(self.hooks.step)
-        self.emit(COPY, 2)
-        self.call_with_self()
-        self.drive()
-        self.emit(COPY, 1)
-        self.const(_protocol.END)
-        self.emit(IS_OP, 0)
-        self.emit(POP_JUMP_IF_FALSE, body)
+        sequence, const = self.written(), self.const
+        sequence.type_of(1, const(type))
+        sequence.const(const(self.hooks.virtual_iterators))
+        sequence.emit(CONTAINS_OP, 0)
+        sequence.emit(POP_JUMP_IF_FALSE, straight)
+        sequence.const(const(self.hooks.step))
+        sequence.emit(COPY, 2)
+        sequence.call_with_self()
+        sequence.drive(const(None))
+        sequence.emit(COPY, 1)
+        sequence.const(const(_protocol.END))
+        sequence.emit(IS_OP, 0)
+        sequence.emit(POP_JUMP_IF_FALSE, body)
         if not LOOPS_END_WITH_END_FOR:
-            self.pop(2)
-        self.emit(JUMP_FORWARD, target)
-        self.out.append(straight)
-        self.out.append(instr)
-        self.out.append(body)
+            sequence.pop(2)
+        sequence.emit(JUMP_FORWARD, target)
+        sequence.out += [straight, instr, body]
 
     def unpack(self, instr: Instr) -> None:
         if instr.op == UNPACK_SEQUENCE:
@@ -806,19 +892,8 @@ class _Instrumenter:
         self.checked(instr, self.hooks.enter, 1, after=((UNPACK_SEQUENCE, 2),))
 
     def with_except_start(self, instr: Instr) -> None:
-        straight, done = Label(), Label()
-        self.const(self.hooks.exit_error)
-        self.emit(COPY, 5)
-        self.emit(COPY, 3)
-        self.call_with_self(1)
-        self.emit(COPY, 1)
-        self.emit(POP_JUMP_IF_NONE, straight)
-        self.drive()
-        self.emit(JUMP_FORWARD, done)
-        self.out.append(straight)
-        self.emit(POP_TOP)
-        self.out.append(instr)
-        self.out.append(done)
+        args = (self.const(self.hooks.exit_error), self.const(None), instr.arg)
+        self.put(_left_with_error(), args, instr.offset)
 
     def push_exc_info(self, instr: Instr) -> None:
         self.apply(self.hooks.unwrap)
@@ -836,8 +911,7 @@ class _Instrumenter:
 
     def list_append(self, instr: Instr) -> None:
         """What an `except*` raised is kept in a list, below it the list, a group and an offset."""
-        instrs = self.program.instrs
-        following = instrs[instrs.index(instr) + 1]
+        following = self.following
         if (
             instr.arg == _KEPT_BY_EXCEPT_STAR
             and type(following) is Instr
@@ -873,14 +947,8 @@ class _Instrumenter:
 
     def pushed(self, instr: Instr, guard: object, operands: int) -> None:
         """The guarded value is put on top of the operands, as the instruction's result is."""
-        straight, done = Label(), Label()
-        self.ask_guard(guard, operands, straight)
-        self.drive()
-        self.emit(JUMP_FORWARD, done)
-        self.out.append(straight)
-        self.emit(POP_TOP)
-        self.out.append(instr)
-        self.out.append(done)
+        args = (self.const(guard), self.const(None), instr.arg)
+        self.put(_pushed(instr.op, operands), args, instr.offset)
 
     # -- the user's generators --------------------------------------------------------------
 
@@ -891,42 +959,24 @@ class _Instrumenter:
         if self.previous == SEND or not self.is_generator:
             self.out.append(instr)
             return
-        self.apply(_protocol.Item)
-        self.out.append(Instr(YIELD_VALUE, 0, self.location, self.handler, instr.offset))
-        self.emit(RESUME, _RESUME_AFTER_YIELD)
-        fine = Label()
-        self.type_of(1)
-        self.const(_protocol.Raised)
-        self.emit(IS_OP, 0)
-        self.emit(POP_JUMP_IF_FALSE, fine)
-        self.attribute("error")
-        self.emit(RAISE_VARARGS, 1)
-        self.out.append(fine)
+        const = self.const
+        args = (
+            const(_protocol.Item),
+            0,
+            0,
+            const(_protocol.Raised),
+            name_oparg(self.program.name("error")),
+            const(type),
+        )
+        self.put(_handed_out(), args, instr.offset)
 
     # -- names that several blocks share ----------------------------------------------------
 
     def wait(self, name: str, store: int, arg: int) -> None:
         """Wait for *name*, and bind it to what another block left in it, if one did."""
-        straight, done = Label(), Label()
-        if NULL_IS_ABOVE_THE_CALLABLE:
-            self.const(self.hooks.shared_name(name))
-            self.emit(PUSH_NULL)
-        else:
-            self.emit(PUSH_NULL)
-            self.const(self.hooks.shared_name(name))
-        self.call_with_self()
-        self.emit(COPY, 1)
-        self.emit(POP_JUMP_IF_NONE, straight)
-        self.drive()
-        self.emit(COPY, 1)
-        self.const(_protocol.UNBOUND)
-        self.emit(IS_OP, 0)
-        self.emit(POP_JUMP_IF_TRUE, straight)
-        self.emit(store, arg)
-        self.emit(JUMP_FORWARD, done)
-        self.out.append(straight)
-        self.emit(POP_TOP)
-        self.out.append(done)
+        const = self.const
+        guard = self.hooks.shared_name(name)
+        self.put(_waited(store), (const(guard), const(None), arg, const(_protocol.UNBOUND)))
 
     def load_shared_slot(self, instr: Instr) -> None:
         name = self.slots.get(instr.arg)
@@ -939,7 +989,7 @@ class _Instrumenter:
 
     def load_shared_name(self, instr: Instr) -> None:
         index = instr.arg >> 1 if instr.op == LOAD_GLOBAL else instr.arg
-        name = self.program.code.co_names[index]
+        name = self.program.names[index]
         if name in self.shared:
             # What another block stored to a global is there already.
             store = _STORES_LIKE.get(instr.op, POP_TOP)
@@ -951,7 +1001,7 @@ class _Instrumenter:
 
         So may a comprehension, where it is a function (3.11).
         """
-        consts = self.program.code.co_consts
+        consts = self.program.consts
         nested = consts[instr.arg] if instr.arg < len(consts) else None
         if isinstance(nested, CodeType):
             self.wait_for_all(names_read_by(nested))
@@ -977,10 +1027,11 @@ class _Instrumenter:
         if not names:
             return
         skip = Label()
-        self.const(self.hooks.opens_block)
-        self.emit(COPY, 2)
-        self.call_with_self()
-        self.emit(POP_JUMP_IF_NONE, skip)
+        sequence = self.written()
+        sequence.const(self.const(self.hooks.opens_block))
+        sequence.emit(COPY, 2)
+        sequence.call_with_self()
+        sequence.emit(POP_JUMP_IF_NONE, skip)
         self.wait_for_all(names)
         self.out.append(skip)
 
@@ -989,23 +1040,25 @@ class _Instrumenter:
             return None
         if instr.op in _IN_SLOTS:
             return self.slots.get(instr.arg)
-        name = self.program.code.co_names[instr.arg]
+        name = self.program.names[instr.arg]
         return name if name in self.shared else None
 
     def store_shared(self, instr: Instr) -> None:
         name = self.shared_name_of(instr)
         if name is not None:
-            self.const(self.hooks.shared_store(name))
-            self.emit(COPY, 2)
-            self.call_with_self()
-            self.emit(POP_TOP)
+            sequence = self.written()
+            sequence.const(self.const(self.hooks.shared_store(name)))
+            sequence.emit(COPY, 2)
+            sequence.call_with_self()
+            sequence.emit(POP_TOP)
         self.out.append(instr)
 
     def delete_shared(self, instr: Instr) -> None:
         name = self.shared_name_of(instr)
         if name is not None:
-            self.const(self.hooks.shared_store(name))
-            self.const(_protocol.UNBOUND)
-            self.call_with_self()
-            self.emit(POP_TOP)
+            sequence = self.written()
+            sequence.const(self.const(self.hooks.shared_store(name)))
+            sequence.const(self.const(_protocol.UNBOUND))
+            sequence.call_with_self()
+            sequence.emit(POP_TOP)
         self.out.append(instr)

@@ -24,7 +24,6 @@ from __future__ import annotations
 import dis
 import inspect
 from dataclasses import dataclass
-from itertools import islice
 from types import CodeType
 from typing import Final, NamedTuple
 
@@ -37,6 +36,7 @@ from .opcodes import (
     BEFORE_ASYNC_WITH,
     BEFORE_WITH,
     CALL,
+    CONSTS,
     EXTENDED_ARG,
     FAST_LOADS,
     FAST_PAIRS,
@@ -45,8 +45,8 @@ from .opcodes import (
     LEAVES,
     LOAD_CONST,
     LOAD_FAST,
-    LOAD_GLOBAL,
     LOCAL_SLOTS,
+    NAME_SHIFTS,
     NOP,
     POP_TOP,
     PRECALL,
@@ -64,7 +64,8 @@ from .opcodes import (
     YIELD_VALUE,
     numbers,
 )
-from .program import Instr, Label, Location, Program
+from .positions import Positions
+from .program import Element, Instr, Label, Location, Program
 from .shapes import comprehension_accesses
 
 _AWAITS: Final = numbers("GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "BEFORE_ASYNC_WITH")
@@ -73,6 +74,7 @@ _NAME_LOADS: Final = numbers("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOB
 _NAME_STORES: Final = numbers("STORE_NAME", "DELETE_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
 _SLOT_STORES: Final = numbers("STORE_FAST", "DELETE_FAST", "STORE_DEREF", "DELETE_DEREF")
 
+_MAY_LEAVE: Final = _AWAITS | RETURNS | {YIELD_VALUE}
 _FROM_IMPORT: Final = numbers("IMPORT_FROM")
 _EXIT_ARGUMENTS: Final = 3
 _FUNCTION_FORM: Final = "put the body in a function and call `.run(that_function)`"
@@ -143,18 +145,16 @@ def target_of(unit: Unit) -> int:
 
 def slot_names(code: CodeType) -> tuple[str, ...]:
     """The name of each slot of a frame of *code*: locals, then cells, then free variables."""
-    own = set(code.co_varnames)
-    return (
-        *code.co_varnames,
-        *(name for name in code.co_cellvars if name not in own),
-        *code.co_freevars,
-    )
+    names, cells = code.co_varnames, code.co_cellvars
+    if cells:
+        own = set(names)
+        cells = tuple(name for name in cells if name not in own)
+    return names + cells + code.co_freevars
 
 
 def line_at(code: CodeType, offset: int) -> int:
     """The line of the instruction at *offset*, or the code's first line."""
-    positions = next(islice(code.co_positions(), offset // 2, None), (None,))
-    return positions[0] or code.co_firstlineno
+    return (Positions(code).at(offset) or (None,))[0] or code.co_firstlineno
 
 
 def is_with_entry(code: CodeType, offset: int) -> bool:
@@ -275,6 +275,7 @@ class Walk:
                 fix=_FUNCTION_FORM,
             )
         self.table = Table(entries_of(code))
+        self.positions = Positions(code)
         self.first_offset = decode(self.raw, enter_offset).stop_offset
         entry = self.table.covering(self.first_offset)
         if entry is None or not self._is_with_handler(entry.target_offset):
@@ -332,12 +333,13 @@ class Walk:
                 self.exits.setdefault(offset, origin)
                 continue
             unit = decode(self.raw, offset)
-            self._refuse_leaving_instruction(unit)
+            if unit.op in _MAY_LEAVE:
+                self._refuse_leaving_instruction(unit)
             self.units[offset] = unit
             entry = self.table.covering(offset)
-            if entry is not None and self.is_covered(offset):
+            if entry is not None:
                 target = entry.target_offset
-                if target != self.handler.target_offset:
+                if target != self.handler.target_offset and self.is_covered(offset):
                     work.append((target, offset))
             if unit.op in JUMPS:
                 work.append((target_of(unit), offset))
@@ -432,7 +434,7 @@ class Walk:
 
     def line(self, offset: int) -> int | None:
         """Its line, if it has one."""
-        return next(islice(self.code.co_positions(), offset // 2, None), (None,))[0]
+        return (self.positions.at(offset) or (None,))[0]
 
     def _same(self, left: int, right: int, assumed: set[tuple[int, int]]) -> bool:
         """Whether two places go on alike, comparing instructions through jumps."""
@@ -546,13 +548,14 @@ def _spans(units: dict[int, Unit]) -> list[tuple[int, int]]:
 def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool, all_names: bool) -> Cut:
     code = walk.code
     spans = _spans(walk.units)
-    program, labels = lift_with_labels(code, spans)
+    lineno = (walk.positions.at(walk.enter_offset) or (None,))[0] or code.co_firstlineno
+    program, labels = lift_with_labels(code, spans, walk.positions)
     exit_label = Label()
     exit_labels = {labels[offset] for offset in walk.exits if offset in labels}
     base = walk.handler.depth
     goal = labels.get(walk.handler.target_offset)
     handlers = set()
-    instrs: list[Instr | Label] = []
+    instrs: list[Element] = []
     if loaded >= 0:
         instrs.append(Instr(LOAD_FAST, loaded))
     if spans and spans[0][0] != first:
@@ -596,10 +599,9 @@ def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool, all_names:
     # Inline, the call of `__exit__` comes here: a debugger stops at the `with` once more.
     last_line: Location = None
     for offset in walk.exits:
-        last_line = next(islice(code.co_positions(), offset // 2, None), None)
-    instrs.append(exit_label)
-    instrs.append(Instr(LOAD_CONST, program.const(None), last_line))
-    instrs.append(Instr(RETURN_VALUE, 0, last_line))
+        last_line = walk.positions.at(offset)
+    nothing = Instr(LOAD_CONST, 0, last_line)
+    instrs += [exit_label, nothing, Instr(RETURN_VALUE, 0, last_line)]
     if takes_value:
         _hide_simple_store(instrs)
     program.instrs = instrs
@@ -616,13 +618,14 @@ def _build(walk: Walk, first: int, loaded: int, *, takes_value: bool, all_names:
         loads=frozenset(),
         stores=frozenset(),
         nested=frozenset(),
-        lineno=line_at(code, walk.enter_offset),
+        lineno=lineno,
     )
-    _renumber_slots(result, all_names=all_names)
+    _renumber(result, all_names=all_names)
+    nothing.arg = program.const(None)
     return result
 
 
-def _hide_simple_store(instrs: list[Instr | Label]) -> None:
+def _hide_simple_store(instrs: list[Element]) -> None:
     """Take the line off the store of a plain `as` target.
 
     It stands on the line of the `with`, which the caller's frame has just run: a debugger would
@@ -635,8 +638,12 @@ def _hide_simple_store(instrs: list[Instr | Label]) -> None:
             return
 
 
-def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
-    """Give the body a frame layout of its own: only the variables that it uses."""
+def _renumber(cut: Cut, *, all_names: bool) -> None:
+    """Give the body a frame layout and tables of its own: only what it uses.
+
+    The tables of a big module are longer than a block, and every index in them past 255 would
+    cost an instruction.
+    """
     code, program = cut.code, cut.program
     names = slot_names(code)
     own_cells, outer = set(code.co_cellvars), set(code.co_freevars)
@@ -657,6 +664,9 @@ def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
         cells.update(dict.fromkeys(code.co_cellvars))
         frees.update(dict.fromkeys(code.co_freevars))
     slots: list[Instr] = []
+    all_texts, all_consts = code.co_names, code.co_consts
+    name_at: dict[int, int] = {}
+    const_at: dict[int, int] = {}
     program.hidden = comprehension_accesses(program.instrs, 1 if cut.takes_value else 0)
     for instr in program.instrs:
         if type(instr) is Label:
@@ -677,13 +687,19 @@ def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
             else:
                 arguments[name] = None
             (stores if op in _SLOT_STORES else loads).add(name)
-        elif op in _NAME_LOADS:
-            loads.add(code.co_names[instr.arg >> 1 if op == LOAD_GLOBAL else instr.arg])
-        elif op in _NAME_STORES:
-            stores.add(code.co_names[instr.arg])
-        elif op == LOAD_CONST and instr.arg < len(code.co_consts):
-            nested = code.co_consts[instr.arg]
-            if isinstance(nested, CodeType):
+        elif op in NAME_SHIFTS:
+            shift = NAME_SHIFTS[op]
+            index = instr.arg >> shift
+            instr.arg += (name_at.setdefault(index, len(name_at)) - index) << shift
+            if op in _NAME_LOADS:
+                loads.add(all_texts[index])
+            elif op in _NAME_STORES:
+                stores.add(all_texts[index])
+        elif op in CONSTS and instr.offset >= 0:
+            index = instr.arg
+            instr.arg = const_at.setdefault(index, len(const_at))
+            nested = all_consts[index]
+            if op == LOAD_CONST and isinstance(nested, CodeType):
                 loads |= names_read_by(nested)
                 inner |= global_names(nested)
     for name in arguments:
@@ -698,6 +714,8 @@ def _renumber_slots(cut: Cut, *, all_names: bool) -> None:
     cut.cells, cut.frees = tuple(cells), tuple(frees)
     cut.loads, cut.stores = frozenset(loads), frozenset(stores)
     cut.nested = frozenset(inner)
+    program.names = tuple([all_texts[index] for index in name_at])
+    program.consts = tuple([all_consts[index] for index in const_at])
     hidden = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR
     hidden |= inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
     visible = cut.arguments if cut.is_optimized else tuple(f".{name}" for name in cut.arguments)

@@ -136,3 +136,7 @@ def _cache_units() -> tuple[int, ...]:
 
 CACHE_UNITS: Final = _cache_units()
 RELATIVE_JUMPS: Final = frozenset(dis.hasjrel)
+# Instructions whose oparg has to do with `co_consts` and `co_names`. 3.12 and 3.13 list pseudo
+# opcodes here, too.
+CONST_OPCODES: Final = frozenset(op for op in dis.hasconst if op <= _LAST_OPCODE)
+NAME_OPCODES: Final = frozenset(op for op in dis.hasname if op <= _LAST_OPCODE)

@@ -41,7 +41,7 @@ from .opcodes import (
     SWAP,
     YIELD_VALUE,
 )
-from .program import Handler, Instr, Label, Program
+from .program import Element, Handler, Instr, Label, Program
 
 _RESUME_AT_START: Final = 0
 _RESUME_AFTER_YIELD: Final = 1
@@ -165,12 +165,12 @@ def make_body_twin(cut: Cut, hooks: Hooks, shared: frozenset[str] = frozenset())
     places = {name: slots.get(name, -1) for name in shared}
     _check_locals(program)
     extra = instrument(program, hooks, depth, is_generator=False, shared=places)
-    start: list[Instr | Label] = []
+    start: list[Element] = []
     if cut.frees:
         start.append(Instr(COPY_FREE_VARS, len(cut.frees)))
     start += [Instr(MAKE_CELL, names.index(name)) for name in cut.cells]
     start += [Instr(RETURN_GENERATOR), Instr(POP_TOP)]
-    inside: list[Instr | Label] = [Instr(RESUME, _RESUME_AT_START)]
+    inside: list[Element] = [Instr(RESUME, _RESUME_AT_START)]
     if cut.is_optimized:
         for index, name in enumerate(cut.arguments):
             if name not in cut.cells:
@@ -201,7 +201,7 @@ def _check_locals(program: Program) -> None:
             instr.op = LOAD_FAST_CHECK
 
 
-def _unbind_if_unbound(program: Program, index: int) -> list[Instr | Label]:
+def _unbind_if_unbound(program: Program, index: int) -> list[Element]:
     bound = Label()
     return [
         Instr(LOAD_FAST, index),
@@ -218,8 +218,8 @@ def _guard(program: Program, carry: object) -> None:
     label = Label()
     handler = Handler(label, 0, True)  # noqa: FBT003
     for instr in program.instrs:
-        if type(instr) is Instr and instr.handler is None:
-            instr.handler = handler
+        if type(instr) is not Label and instr.handler is None:  # type: ignore[union-attr]
+            instr.handler = handler  # type: ignore[union-attr]
     program.instrs += [
         label,
         Instr(LOAD_CONST, program.const(carry)),

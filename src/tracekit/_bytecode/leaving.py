@@ -7,7 +7,6 @@ what the compiler leaves for debuggers: a NOP at the place of the statement, the
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from .opcodes import (
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 _EXIT_CALL: Final = frozenset({SWAP, LOAD_CONST, PRECALL, CALL, POP_TOP})
 _MARKS: Final = numbers("NOP", "POP_EXCEPT", "DELETE_FAST", "DELETE_NAME", "DELETE_DEREF")
 _WORDS: Final = ("return", "break", "continue")
+_NOWHERE: Final = (None, None, None, None)
 _FAR: Final = 64
 
 
@@ -87,8 +87,7 @@ def word_at(walk: Walk, offset: int) -> str:
     """The statement whose place the mark of the exit at *offset* has, if any."""
     unit = walk.units[mark_of(walk, offset)]
     if unit.op in _MARKS:
-        positions = next(islice(walk.code.co_positions(), unit.start_offset // 2, None))
-        lineno, end_lineno, column, end_column = positions
+        lineno, end_lineno, column, end_column = walk.positions.at(unit.start_offset) or _NOWHERE
         if lineno == end_lineno and column is not None and end_column is not None:
             for word in _WORDS:
                 if end_column - column == len(word):

@@ -1,23 +1,23 @@
 """CodeType, or some ranges of one, to Program.
 
 The `bytecode` library decodes the instructions. It is handed a small code object that holds only
-the bytes asked for, because it lifts whole code objects (measured: 414 ms for a module of
-10,000 lines). Jumps and the exception table are resolved here, in byte offsets of the original.
+the bytes asked for, and no names or constants, because it lifts whole code objects
+(measured: 414 ms for a module of 10,000 lines). Jumps and the exception table are resolved here, in byte offsets of the original.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from types import CodeType
 from typing import NamedTuple
 
 from bytecode import ConcreteBytecode
 
 from .facts import CACHE_UNITS
-from .opcodes import BACKWARD_JUMPS, CACHE, FAST_PAIRS, JUMPS
-from .program import Handler, Instr, Label, Location, Program
+from .opcodes import BACKWARD_JUMPS, CACHE, FAST_PAIRS, JUMPS, LOAD_FAST_AND_CLEAR
+from .positions import EMPTY, Positions
+from .program import Element, Handler, Instr, Label, Location, Program
 
 
 class Entry(NamedTuple):
@@ -98,7 +98,9 @@ def lift(code: CodeType, spans: Sequence[tuple[int, int]] | None = None) -> Prog
 
 
 def lift_with_labels(
-    code: CodeType, spans: Sequence[tuple[int, int]] | None = None
+    code: CodeType,
+    spans: Sequence[tuple[int, int]] | None = None,
+    positions: Positions | None = None,
 ) -> tuple[Program, dict[int, Label]]:
     """As `lift`; also the labels by the offset they stand for."""
     raw = code.co_code
@@ -106,64 +108,68 @@ def lift_with_labels(
         spans = [(0, len(raw))]
     table = Table(entries_of(code))
     labels: dict[int, Label] = {}
-    handlers: dict[Entry, Handler] = {}
+    handlers: dict[tuple[int, int, bool], Handler] = {}
     instrs: list[Instr] = []
-    for start, stop in spans:
-        _lift_span(code, raw, start, stop, labels, instrs)
+    _lift_spans(code, spans, positions or Positions(code), labels, instrs)
+    start = stop = -1
+    handler: Handler | None = None
     for instr in instrs:
-        entry = table.covering(instr.offset)
-        if entry is not None:
-            key = entry._replace(start_offset=0, stop_offset=0)
-            handler = handlers.get(key)
-            if handler is None:
-                target = labels.setdefault(entry.target_offset, Label())
-                handler = handlers[key] = Handler(target, entry.depth, entry.lasti)
-            instr.handler = handler
-    placed: list[Instr | Label] = []
+        offset = instr.offset
+        if not start <= offset < stop:
+            entry = table.covering(offset)
+            if entry is None:
+                handler = None
+                start = stop = -1
+            else:
+                start, stop, target, depth, lasti = entry
+                handler = handlers.get((target, depth, lasti))
+                if handler is None:
+                    label = labels.setdefault(target, Label())
+                    handler = handlers[target, depth, lasti] = Handler(label, depth, lasti)
+        instr.handler = handler
+    placed: list[Element] = []
     last = -1
     for instr in instrs:
         if instr.offset != last:
             last = instr.offset
-            label = labels.get(last)
-            if label is not None:
-                placed.append(label)
+            label_here = labels.get(last)
+            if label_here is not None:
+                placed.append(label_here)
         placed.append(instr)
     return Program(code, placed), labels
 
 
-def _lift_span(
+def _lift_spans(
     code: CodeType,
-    raw: bytes,
-    start: int,
-    stop: int,
+    spans: Sequence[tuple[int, int]],
+    positions: Positions,
     labels: dict[int, Label],
     instrs: list[Instr],
 ) -> None:
-    """Append the instructions of one range; jump targets go into *labels*."""
-    window = code.replace(
-        co_code=raw[start:stop],
-        co_linetable=b"",
-        co_exceptiontable=b"",
-        co_consts=(),
-        co_names=(),
-    )
-    positions: list[Location] = list(islice(code.co_positions(), start // 2, stop // 2))
-    offset = start
+    """Append the instructions of some ranges; jump targets go into *labels*."""
+    offsets: list[int] = []
+    locations: list[Location] = []
+    for start, stop in spans:
+        offsets += range(start, stop, 2)
+        locations += positions.between(start, stop)
+    window = _window(code, b"".join([code.co_code[start:stop] for start, stop in spans]))
+    at = 0
     for concrete in ConcreteBytecode.from_code(window):
         op = concrete.opcode
         if op == CACHE:
-            offset += 2
+            at += 1
             continue
-        size = concrete.size
         arg = concrete.arg
-        if not isinstance(arg, int):
+        if type(arg) is not int:
             arg = 0
+        offset = offsets[at]
         # With EXTENDED_ARG in front, the position of the instruction itself is the last unit's.
-        location = positions[(offset + size - 2 - start) // 2]
+        at += concrete.size // 2
+        location = locations[at - 1]
         if location is not None and location[0] is None:
             location = None
         if op in JUMPS:
-            after = offset + size + 2 * CACHE_UNITS[op]
+            after = offsets[at - 1] + 2 + 2 * CACHE_UNITS[op]
             target = after - 2 * arg if op in BACKWARD_JUMPS else after + 2 * arg
             label = labels.get(target)
             if label is None:
@@ -175,4 +181,17 @@ def _lift_span(
             instrs.append(Instr(second, arg & 15, location, None, offset))
         else:
             instrs.append(Instr(op, arg, location, None, offset))
-        offset += size
+
+
+def _window(code: CodeType, raw: bytes) -> CodeType:
+    """A code object that holds some instructions of *code*, and nothing else where that can be.
+
+    The names and constants of a big function cost as much as lifting a small one. The caches must
+    stay: reading `co_code` clears what it takes for them.
+    """
+    # Of this instruction alone, the number is compared with how many variables there are.
+    is_checked = LOAD_FAST_AND_CLEAR >= 0 and LOAD_FAST_AND_CLEAR in raw
+    template = code if is_checked else EMPTY
+    return template.replace(
+        co_code=raw, co_linetable=b"", co_exceptiontable=b"", co_consts=(), co_names=()
+    )

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from .facts import OPMAP, OPNAMES, RELATIVE_JUMPS
+from .facts import (
+    CONST_OPCODES,
+    METHODS_HAVE_THEIR_OWN_LOAD,
+    NAME_OPCODES,
+    OPMAP,
+    OPNAMES,
+    RELATIVE_JUMPS,
+)
 
 
 def number(name: str) -> int:
@@ -184,6 +191,18 @@ LOCAL_SLOTS: Final = numbers(
     "MAKE_CELL",
 )
 """Instructions whose oparg is the number of one slot of a local, cell or free variable."""
+
+CONSTS: Final = CONST_OPCODES
+"""Instructions whose oparg is an index of `co_consts`."""
+
+NAME_SHIFTS: Final = {
+    **dict.fromkeys(NAME_OPCODES, 0),
+    LOAD_GLOBAL: 1,
+    LOAD_ATTR: 0 if METHODS_HAVE_THEIR_OWN_LOAD else 1,
+    LOAD_SUPER_ATTR: 2,
+}
+"""Instructions whose oparg holds an index of `co_names`, and above how many other bits."""
+NAME_SHIFTS.pop(-1, None)
 
 FAST_PAIRS: Final = {
     LOAD_FAST_LOAD_FAST: (LOAD_FAST, LOAD_FAST),

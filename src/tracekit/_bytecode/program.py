@@ -80,52 +80,96 @@ class Instr:
         return f"Instr({OPNAMES[self.op]} {self.arg!r} @{self.offset})"
 
 
+class Chunk:
+    """Instructions that are bytes already: they stand together, and jump only among themselves.
+
+    Attributes:
+        code: The bytes.
+        mark: Bytes from the start; the instruction that all the others serve.
+        location: Of all of them.
+        handler: Covers all of them.
+        offset: Where that one instruction was lifted from, as in `Instr`; -1 if there is none.
+    """
+
+    __slots__ = ("code", "handler", "location", "mark", "offset")
+
+    def __init__(
+        self,
+        code: bytes | bytearray,
+        mark: int,
+        location: Location,
+        handler: Handler | None,
+        offset: int,
+    ) -> None:
+        self.code = code
+        self.mark = mark
+        self.location = location
+        self.handler = handler
+        self.offset = offset
+
+    def __repr__(self) -> str:
+        return f"Chunk({len(self.code)} bytes @{self.offset})"
+
+
+Element = Instr | Label | Chunk
+
+
 class Program:
-    """Instructions, and the code object whose tables their opargs point into.
+    """Instructions, and the tables their opargs point into.
 
     Attributes:
         code: The template; what is not changed here is taken from it.
         instrs: Instructions and labels, in order.
-        extra_consts: Constants added after `code.co_consts`.
-        extra_names: Names added after `code.co_names`.
+        consts: Constants that opargs point to: the template's, unless the program was renumbered.
+        names: The same for names.
+        extra_consts: Constants added after `consts`.
+        extra_names: Names added after `names`.
         hidden: Instructions that load or store a variable of an inlined comprehension.
         changes: Keyword arguments for `code.replace`, besides the code itself.
     """
 
     __slots__ = (
         "_const_index",
+        "_name_index",
         "changes",
         "code",
+        "consts",
         "extra_consts",
         "extra_names",
         "hidden",
         "instrs",
+        "names",
     )
 
-    def __init__(self, code: CodeType, instrs: list[Instr | Label]) -> None:
+    def __init__(self, code: CodeType, instrs: list[Element]) -> None:
         self.code = code
         self.instrs = instrs
+        self.consts: tuple[Any, ...] = code.co_consts
+        self.names: tuple[str, ...] = code.co_names
         self.extra_consts: list[object] = []
         self.extra_names: list[str] = []
         self.hidden: set[Instr] = set()
         self.changes: dict[str, Any] = {}
         self._const_index: dict[int, int] = {}
+        self._name_index: dict[str, int] | None = None
 
     def const(self, value: object) -> int:
         """The oparg with which `LOAD_CONST` loads *value* itself (by identity)."""
         key = id(value)
         index = self._const_index.get(key)
         if index is None:
-            index = len(self.code.co_consts) + len(self.extra_consts)
+            index = len(self.consts) + len(self.extra_consts)
             self.extra_consts.append(value)
             self._const_index[key] = index
         return index
 
     def name(self, text: str) -> int:
         """The index in `co_names` of *text*, added if need be."""
-        try:
-            return self.code.co_names.index(text)
-        except ValueError:
-            if text not in self.extra_names:
-                self.extra_names.append(text)
-            return len(self.code.co_names) + self.extra_names.index(text)
+        known = self._name_index
+        if known is None:
+            known = self._name_index = {name: at for at, name in enumerate(self.names)}
+        index = known.get(text)
+        if index is None:
+            index = known[text] = len(self.names) + len(self.extra_names)
+            self.extra_names.append(text)
+        return index

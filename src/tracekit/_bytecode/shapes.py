@@ -33,7 +33,7 @@ from .opcodes import (
     UNCONDITIONAL_JUMPS,
     WITHOUT_RESULT,
 )
-from .program import Instr, Label
+from .program import Element, Instr, Label
 
 _PAIR: Final = (False, True) if NULL_IS_ABOVE_THE_CALLABLE else (True, False)
 """A callable and a NULL, in the order in which they lie on the stack."""
@@ -42,7 +42,7 @@ _CALLS: Final = frozenset({CALL, CALL_KW})
 _METHOD_BIT: Final = 0 if METHODS_HAVE_THEIR_OWN_LOAD else 1
 
 
-def calls_with_self(instrs: list[Instr | Label], depth: int) -> set[Instr]:
+def calls_with_self(instrs: list[Element], depth: int) -> set[Instr]:
     """The calls whose callable lies below a first argument, and beside no NULL.
 
     Args:
@@ -58,7 +58,7 @@ def calls_with_self(instrs: list[Instr | Label], depth: int) -> set[Instr]:
     return found
 
 
-def comprehension_accesses(instrs: list[Instr | Label], depth: int) -> set[Instr]:
+def comprehension_accesses(instrs: list[Element], depth: int) -> set[Instr]:
     """Loads of and stores to the variables of inlined comprehensions.
 
     They use the slot of a name of the function, whose value, or NULL, waits on the stack until
@@ -86,7 +86,7 @@ def comprehension_accesses(instrs: list[Instr | Label], depth: int) -> set[Instr
     return found
 
 
-def _simulated(instrs: list[Instr | Label], depth: int) -> Iterator[tuple[Instr, list[bool]]]:
+def _simulated(instrs: list[Element], depth: int) -> Iterator[tuple[Instr, list[bool]]]:
     """Each instruction that is reached, with the stack before it: True where it may be NULL."""
     known: dict[Label, list[bool]] = {}
     stack: list[bool] | None = [False] * depth

@@ -59,7 +59,7 @@ from .opcodes import (
     number,
     numbers,
 )
-from .program import Instr, Label, Program
+from .program import Element, Instr, Label, Program
 
 _BUILD_TUPLE: Final = number("BUILD_TUPLE")
 _EXTRA_STACK: Final = 8
@@ -176,7 +176,7 @@ class _Rewriter:
         self.program = program
         self.taps = taps
         self.methods = {load for index, load in loads.items() if index in taps and load}
-        self.out: list[Instr | Label] = []
+        self.out: list[Element] = []
         self.at = Instr(POP_TOP)
 
     def run(self) -> None:

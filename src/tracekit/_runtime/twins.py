@@ -24,12 +24,12 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import distributions
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from .._bytecode.cut import is_with_item
 from .._bytecode.facts import NESTED_GENERATORS_USE_THE_C_STACK
 
 if TYPE_CHECKING:
@@ -59,8 +59,10 @@ _HANDS_ITEMS_ON: Final = {
 _OURS: Final = str(Path(__file__).resolve().parent.parent) + os.sep
 _SITE: Final = re.compile(r"^(.*[\\/](?:site|dist)-packages)[\\/]([^\\/]+)")
 _NAMES_US: Final = re.compile(
-    r"^Requires-Dist:\s*tracekit\b(?![-_.]\w)", re.MULTILINE | re.IGNORECASE
+    rb"^Requires-Dist:\s*tracekit\b(?![-_.]\w)", re.MULTILINE | re.IGNORECASE
 )
+# What this project requires cannot require it, so the others need not be looked through for it.
+_REQUIRED: Final = frozenset({"bytecode", "torch", "transformers"})
 _FROZEN: Final = re.compile(r"^<frozen ([\w.]+)>$")
 
 _VERDICTS: dict[int, bool] = {}
@@ -72,6 +74,8 @@ _DEPENDANTS: dict[str, frozenset[str]] = {}
 _MARKED: set[str] = set()
 _TWINS: dict[int, Twin] = {}
 _KEPT_FUNCTIONS: dict[FunctionType, FunctionType] = {}
+MANY_FUNCTIONS: Final = 100
+"""How many functions are kept: a notebook, or a loop around a `def`, makes new ones all day."""
 
 ORIGINALS: dict[int, Twin] = {}
 """id of a twin's code -> the twin; for those who find our code in a frame or a traceback."""
@@ -234,7 +238,7 @@ def _judge_file(filename: str) -> bool:
     site = _SITE.match(path)
     if site:
         top = site[2].partition(".")[0]
-        return top in _MARKED or top in _dependants(site[1])
+        return top in _MARKED or (top not in _REQUIRED and top in _dependants(site[1]))
     if path in _PLUMBING_FILES:
         return True
     if path.startswith(_LIBRARY) or os.path.realpath(path).startswith(_LIBRARY):
@@ -253,13 +257,40 @@ def _dependants(folder: str) -> frozenset[str]:
     found = _DEPENDANTS.get(folder)
     if found is None:
         names: set[str] = set()
-        for distribution in distributions(path=[folder]):
-            if _NAMES_US.search(distribution.read_text("METADATA") or ""):
+        try:
+            entries = [name for name in os.listdir(folder) if name.endswith(".dist-info")]
+        except OSError:  # the code was compiled elsewhere
+            entries = []
+        for entry in entries:
+            # `importlib.metadata` takes ten times as long, and the first block waits for it.
+            if _NAMES_US.search(_head_of(os.path.join(folder, entry, "METADATA"))):
+                from importlib.metadata import Distribution
+
+                distribution = Distribution.at(os.path.join(folder, entry))
                 listed = (distribution.read_text("top_level.txt") or "").split()
                 files = (str(p).split("/")[0].partition(".")[0] for p in distribution.files or ())
                 names.update(listed, files)
         found = _DEPENDANTS[folder] = frozenset(names)
     return found
+
+
+def _head_of(path: str) -> bytes:
+    """The fields of a METADATA file that may name us: what stands before the first empty line."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        data = b""
+        while b"\n\n" not in data:
+            more = os.read(handle, 1 << 15)
+            if not more:
+                break
+            data += more
+    finally:
+        os.close(handle)
+    head = data.partition(b"\n\n")[0]
+    return head if b"tracekit" in head.lower() else b""
 
 
 def twin_code(code: CodeType) -> Twin | None:
@@ -326,10 +357,24 @@ def twin_function(function: FunctionType) -> Callable[..., Any] | None:
         made.__kwdefaults__ = keywords
     if made.__qualname__ != function.__qualname__:
         made.__qualname__ = function.__qualname__
-    # A function without cells and defaults holds nobody's values: it may be kept for the run.
+    # A function without cells and defaults holds nobody's values: it may be kept for a while.
     if closure is None and defaults is None and not keywords:
+        if len(_KEPT_FUNCTIONS) >= MANY_FUNCTIONS:
+            _KEPT_FUNCTIONS.clear()
         _KEPT_FUNCTIONS[function] = made
     return made
+
+
+def enters_with(frame: FrameType) -> bool:
+    """Tell whether the call that *frame* makes, of a twin or not, is an item of a `with`."""
+    twin = ORIGINALS.get(id(frame.f_code))
+    code, offset = frame.f_code, frame.f_lasti
+    if twin is not None:
+        origin = twin.origin_of(offset)
+        if origin is None:
+            return False
+        code, offset = twin.original, origin
+    return is_with_item(code, offset)
 
 
 def forget() -> None:
