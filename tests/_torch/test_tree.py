@@ -134,6 +134,23 @@ class TestNames:
         with pytest.raises(UnknownNameError):
             model["heds"]
 
+    def test_an_unknown_name_may_be_near_to_a_port(self, model):
+        with pytest.raises(UnknownNameError) as caught:
+            model.layers[0].outptu
+
+        assert "did you mean `model.layers.0.output`?" in str(caught.value)
+        assert caught.value.__suppress_context__, "torch's words say no more"
+
+    def test_the_words_of_a_module_that_looks_up_names_itself_are_kept(self):
+        class Own(nn.Module):
+            def __getattr__(self, name):
+                raise AttributeError(f"{name}: see the page on names")
+
+        with pytest.raises(UnknownNameError) as caught:
+            Model(Own()).something
+
+        assert "see the page on names" in str(caught.value.__cause__)
+
     def test_an_attribute_error_of_a_property_is_left_alone(self, model):
         with pytest.raises(AttributeError, match="'dict' object has no attribute 'missing'"):
             model.broken

@@ -406,7 +406,9 @@ class Node:
                 return defined.__get__(module)
             if defined is not None:
                 raise
-            raise self._unknown(name) from error
+            # What a module says that looks names up in its own way is worth reading.
+            own_words = type(module).__getattr__ is not nn.Module.__getattr__
+            raise self._unknown(name) from (error if own_words else None)
         if isinstance(value, MethodType) and value.__self__ is module:
             return _Method(self, value)
         return value
@@ -599,8 +601,10 @@ class Node:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         near += [
             n
-            for n in difflib.get_close_matches(name, dir(self._module), n=3, cutoff=0.75)
-            if n not in near
+            for n in difflib.get_close_matches(
+                name, [*dir(self._module), *dir(type(self))], n=3, cutoff=0.75
+            )
+            if n not in near and not n.startswith("_")
         ]
         more = [child for child in children if child not in near]
         shown = ", ".join(near + more[: _SHOWN_NAMES - len(near)])
