@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tracekit._torch.axes import BatchRules
-from tracekit._torch.batch import (
-    Shared,
-    count_rows,
-    join,
-    join_parts,
-    narrow,
-    split_rows,
-    widen,
-)
+from tracekit._torch.batch import Shared, join_parts, narrow, widen
+from tracekit._torch.joining import count_rows, join, split_rows
 from tracekit._torch.leaves import leaves_with_paths
 from tracekit.errors import BatchAxisError, CannotJoinError, RowsMismatchError
 
@@ -538,6 +531,59 @@ class TestLearning:
         assert () == rules.site("", "output", 0, 3)((), x)
         assert {("", "output")} == rules.assumed
 
+    def test_tokens_that_are_flattened_and_sorted(self):
+        """A mixture of experts under any name: rows are right, or refused."""
+
+        class Mixture(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.flat = nn.Identity()
+                self.router = nn.Linear(4, 3)
+                self.ffns = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+            def forward(self, x):
+                tokens = self.flat(x.flatten(0, 1))
+                chosen = self.router(tokens).argmax(-1)
+                out = torch.zeros_like(tokens)
+                for number, ffn in enumerate(self.ffns):
+                    mine = (chosen == number).nonzero()[:, 0]
+                    if len(mine):
+                        out[mine] = ffn(tokens[mine])
+                return out.view_as(x)
+
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(4, 4), Mixture(), nn.Linear(4, 4), Mixture())
+        inputs = [torch.randn(1, 3, 4), torch.randn(2, 3, 4)]
+        joined = join([((x,), {}) for x in inputs])
+        rules = BatchRules()
+
+        assert not rules.learn(module, module, joined.args, {}, 3)
+        batched = outputs(module, lambda: module(*joined.args))
+        for rows, x in zip(joined.rows, inputs, strict=True):
+            alone = outputs(module, lambda x=x: module(x))
+            for (path, visit), value in batched.items():
+                rule = rules.site(path, "output", visit, 3)
+                if path.startswith("1.ffns.") or path.startswith("3."):
+                    with pytest.raises(BatchAxisError, match="belong to which invoke is not known"):
+                        narrow(value, rows, rule)
+                else:
+                    assert same(narrow(value, rows, rule), alone[path, visit], atol=1e-5), path
+
+    def test_a_failure_is_not_repeated(self, monkeypatch):
+        class Reads(nn.Module):
+            def forward(self, x):
+                return x * x.sum().item()
+
+        rules = BatchRules()
+        module = Reads()
+        rules.learn(module, module, (torch.ones(2, 3),), {}, 2)
+        monkeypatch.setattr(rules, "_observe", lambda *_, **__: pytest.fail("a second time"))
+
+        assert not rules.learn(module, module, (torch.ones(2, 3),), {}, 2)
+        assert "value of a tensor" in str(rules.failure)
+        with pytest.raises(BatchAxisError, match="is not known"):
+            rules.site("", "output", 0, 2)((), torch.ones(4, 3))
+
     def test_rows_that_do_not_divide(self):
         rules = BatchRules()
         module, x = nn.Linear(4, 3), torch.ones(2, 4)
@@ -549,7 +595,7 @@ class TestLearning:
         rules = BatchRules()
         module = nn.Linear(4, 3)
         rules.learn(module, module, (torch.ones(2, 4),), {}, 2)
-        monkeypatch.setattr(rules, "_observe", lambda *_: pytest.fail("a second time"))
+        monkeypatch.setattr(rules, "_observe", lambda *_, **__: pytest.fail("a second time"))
 
         assert rules.learn(module, module, (torch.ones(5, 4),), {}, 5)
 

@@ -59,6 +59,11 @@ class Host:
         """Take *new*, which *worker* wrote, in the place of its part."""
         standing.value = new
 
+    def edited(self, worker: Worker, standing: Standing) -> BaseException | None:
+        """*worker*, which has suspended, may have edited its part; say why it may not."""
+        del worker, standing
+        return None
+
     def joined(self, standing: Standing) -> object:
         """Make one value of the parts, with what was edited in them."""
         return standing.value

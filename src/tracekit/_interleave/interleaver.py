@@ -9,6 +9,9 @@ What a path is, how a site is reached, and what surrounds a running body (gradie
 the host's affair; see `host.py`.
 """
 
+# This file is long because one loop serves all requests: what a body is told depends on where the
+# model stands, on the steps and on the other bodies at once.
+
 from __future__ import annotations
 
 import warnings
@@ -282,6 +285,17 @@ class Interleaver:
         try:
             while True:
                 request = worker.send(answer)
+                if self.standing is not None and self.standing.shared is not None:
+                    refusal = self.host.edited(worker, self.standing)
+                    if refusal is not None and worker.error is None:
+                        if isinstance(refusal, TracekitError) and not refusal.where:
+                            when = "before" if request else "at the end of the block at"
+                            refusal.where = f"{when} {worker.where()}"
+                        if request is None:
+                            worker.error = refusal
+                        else:
+                            answer = Raised(refusal)
+                            continue
                 if request is None:
                     break
                 if worker.aborted:

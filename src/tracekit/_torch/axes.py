@@ -61,10 +61,12 @@ class BatchRules:
         self.assumed: set[tuple[str, str]] = set()
         """Sites (path, port) whose batch axis was assumed."""
         self.failure: BaseException | None = None
-        """Why the last attempt to learn failed."""
+        """Why the sites of the last kind of input could not all be learned."""
         self._moved: dict[tuple[str, str], list[dict[Leaf, tuple[int, ...]]]] = {}
-        self._known: set[Hashable] = set()
+        self._known: dict[Hashable, BaseException | None] = {}
         self._mixing: tuple[str, ...] = ()
+        self._doubtful: tuple[str, ...] = ()
+        self._running: list[str] = []
 
     def learn(
         self,
@@ -88,22 +90,38 @@ class BatchRules:
         """
         kind = (getattr(call, "__name__", type(call).__name__), _kind(args, kwargs))
         if kind in self._known:
-            return True
+            self.failure = self._known[kind]
+            return self.failure is None
         # Small batches may be special (one row is squeezed): never compare with one.
         rows = max(total, 2)
-        try:
-            one = self._observe(module, call, args, kwargs, total, rows)
-            two = self._observe(module, call, args, kwargs, total, rows + 1)
-        except Exception as error:  # noqa: BLE001 - a model that cannot be scanned is no mistake
-            self.failure = error.with_traceback(None)
-            return False
-        self._compare(one, two, rows)
-        self._known.add(kind)
+        seen: list[_Seen] = [{}, {}]
+        self.failure = None
+        for each, count in zip(seen, (rows, rows + 1), strict=True):
+            self._running = []
+            try:
+                self._observe(module, call, args, kwargs, total, count, seen=each)
+            except Exception as error:  # noqa: BLE001 - a model that cannot be scanned is no mistake
+                self.failure = error.with_traceback(None)
+                self._doubt(module, self._running)
+        # What came before a failure is known all the same.
+        self._compare(seen[0], seen[1], rows)
+        self._known[kind] = self.failure
         self._mixing = tuple(
             f"{path}." for path, part in module.named_modules() if _mixes_rows(path, part)
         )
-        self.failure = None
-        return True
+        return self.failure is None
+
+    def _doubt(self, module: nn.Module, running: list[str]) -> None:
+        """Assume nothing about what is inside modules that do what values tell them.
+
+        Such a module may sort rows, or leave some out: a mixture of experts under any name. The
+        model as a whole does not count: it may well look at a value without that.
+        """
+        inner = running[-1] if running else ""
+        if inner:
+            kind = type(module.get_submodule(inner))
+            paths = [path for path, part in module.named_modules() if type(part) is kind]
+            self._doubtful = (*self._doubtful, *(f"{path}." for path in paths if path))
 
     def learn_inside(
         self,
@@ -124,11 +142,13 @@ class BatchRules:
         kind = (name, _kind(args, kwargs))
         if kind in self._known:
             return
-        self._known.add(kind)
+        self._known[kind] = None
         rows = max(total, 2)
+        one: _Seen = {}
+        two: _Seen = {}
         try:
-            one = self._observe(module, call, args, kwargs, total, rows, watch)
-            two = self._observe(module, call, args, kwargs, total, rows + 1, watch)
+            self._observe(module, call, args, kwargs, total, rows, watch, seen=one)
+            self._observe(module, call, args, kwargs, total, rows + 1, watch, seen=two)
         except Exception as error:  # noqa: BLE001 - a model that cannot be scanned is no mistake
             self.failure = error.with_traceback(None)
             return
@@ -192,8 +212,21 @@ class BatchRules:
             moved = visits[min(visit, len(visits) - 1)].get(leaf)
             if moved is not None:
                 return tuple((axis, _per_input(key, tensor, axis, total)) for axis in moved)
+        size = tensor.size(0) if tensor.dim() else 0
+        if self.failure is not None and (
+            key[0].startswith(self._doubtful) or (total > 1 and size > total and size % total == 0)
+        ):
+            raise BatchAxisError(
+                f"which rows of `{_spell(key)}` belong to which invoke is not known",
+                seen=f"{describe(tensor)}, {total} inputs; learning it from shapes failed: "
+                f"{type(self.failure).__name__}: {self.failure.args[0] if self.failure.args else ''}",
+                why="the model does what the values of tensors tell it, so that the rows of an "
+                "input may be sorted, left out, or several for each",
+                fix="state it in the model's `batch_axis`, read it in `with tracer.invoke():`, "
+                "which sees all rows, or run the inputs one by one",
+            )
         self.assumed.add(key)
-        return ((0, 1),) if tensor.dim() and tensor.size(0) == total else ()
+        return ((0, 1),) if size == total and tensor.dim() else ()
 
     def _observe(
         self,
@@ -204,9 +237,10 @@ class BatchRules:
         total: int,
         rows: int,
         watch: Callable[[Note], AbstractContextManager[None]] | None = None,
-    ) -> _Seen:
-        """Run on shapes with *rows* rows; give the shapes at each site, visit by visit."""
-        seen: _Seen = {}
+        *,
+        seen: _Seen,
+    ) -> None:
+        """Run on shapes with *rows* rows; put the shapes at each site into *seen*, by visit."""
 
         def note(path: str, port: str, value: Any) -> None:
             visits = seen.setdefault((path, port), [])
@@ -228,7 +262,7 @@ class BatchRules:
             given_args, given_kwargs = self._resize(given_args, given_kwargs, total, rows)
             try:
                 for path, part in module.named_modules(remove_duplicate=False):
-                    handles.append(_watch(part, path, note))
+                    handles.append(_watch(part, path, note, self._running))
                 note("", "result", call(*given_args, **given_kwargs))
             except _EnoughError:
                 pass
@@ -236,7 +270,6 @@ class BatchRules:
                 for before, after in handles:
                     before.remove()
                     after.remove()
-        return seen
 
     def _resize(self, args: Any, kwargs: Any, total: int, rows: int) -> Any:
         """Give the inputs another number of rows."""
@@ -275,11 +308,15 @@ def _mixes_rows(path: str, part: nn.Module) -> bool:
     return path.rpartition(".")[2] == "experts" or type(part).__name__.endswith("Experts")
 
 
-def _watch(part: nn.Module, path: str, note: Callable[[str, str, Any], None]) -> Any:
+def _watch(
+    part: nn.Module, path: str, note: Callable[[str, str, Any], None], running: list[str]
+) -> Any:
     def before(_module: nn.Module, args: Any, kwargs: Any) -> None:
+        running.append(path)
         note(path, "input", (args, kwargs))
 
     def after(_module: nn.Module, _args: Any, output: Any) -> None:
+        running.pop()
         note(path, "output", output)
 
     return (

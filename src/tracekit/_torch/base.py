@@ -11,7 +11,7 @@ from torch import nn
 
 from .._runtime.tracer import Backend
 from .axes import BatchRules
-from .batch import Joined, count_rows, join
+from .joining import Joined, count_rows, join, spelled_alike
 from .regions import uncompiled
 from .rename import bind_aliases
 from .tracers import InterleavingTracer
@@ -144,7 +144,7 @@ class Traceable(Node):
     ) -> Joined:
         """Make one input of those of several invokes; as `_prepare`, of one or more."""
         prepared = [self._prepare(function, args, kwargs) for args, kwargs in inputs]
-        return join(prepared, self._batch_rules().input_axis)
+        return join(spelled_alike(function, prepared), self._batch_rules().input_axis)
 
     def _count_rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """Count the rows of one invoke's input, for `max_rows`."""

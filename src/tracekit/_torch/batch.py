@@ -1,7 +1,8 @@
 """Several inputs in one forward: joined along the batch axis, each with its own rows.
 
-Two floors of the same idea. Plain functions: `join` makes one input of many, `narrow` gives one
-invoke its rows of a value, `widen` puts them back, `join_parts` makes a value of everybody's rows.
+Two floors of the same idea. Plain functions: `narrow` gives one invoke its rows of a value,
+`widen` puts them back, `join_parts` makes a value of everybody's rows (`joining.py` makes one input
+of many).
 And `Shared`, the value of one site while several invokes look at it: each gets its part once,
 edits it in place or replaces it, and when the model moves on the parts become one value again.
 
@@ -16,291 +17,17 @@ beams) has k times as many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from ..errors import BatchAxisError, CannotJoinError, RowsMismatchError, ValueNotKnownError
+from ..errors import BatchAxisError, RowsMismatchError, ValueNotKnownError
 from .axes import Axes, AxisRule
+from .joining import same
 from .leaves import Leaf, children, leaves_with_paths, map_with_paths, spell
 from .values import describe
-
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional and keyword inputs of one call."""
-
-InputAxes = Callable[[Leaf, Tensor], tuple[int, int] | None]
-"""Batch axis of an input tensor and rows for each input; `None`: one for the whole run."""
-
-_ABSENT: Final = object()
-
-
-def axis_zero(leaf: Leaf, tensor: Tensor) -> tuple[int, int] | None:
-    """Give the rule of a plain model's inputs: axis 0, one row for each input."""
-    del leaf
-    return (0, 1) if tensor.dim() else None
-
-
-# Inputs.
-
-
-@dataclass(frozen=True)
-class Joined:
-    """One run's inputs, made of those of several invokes.
-
-    Attributes:
-        args: Positional inputs.
-        kwargs: Keyword inputs.
-        rows: For each invoke its rows, in inputs.
-        total: Rows of the batch.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    rows: list[slice]
-    total: int
-
-
-def count_rows(inputs: Inputs, axes: InputAxes = axis_zero, number: int = 1) -> int:
-    """Count the rows of one invoke's input.
-
-    Args:
-        inputs: Positional and keyword inputs.
-        axes: Where the batch axes are.
-        number: Of the invoke, from 1, for the message.
-
-    Returns:
-        The number of rows; 0 if no tensor has a batch axis.
-
-    Raises:
-        CannotJoinError: `cannot-join`. Two tensors of the input have different numbers of rows.
-    """
-    found = 0
-    first = ""
-    for leaf, tensor in leaves_with_paths(inputs):
-        if not isinstance(tensor, Tensor):
-            continue
-        axis = axes(leaf, tensor)
-        if axis is None:
-            continue
-        rows, rest = divmod(tensor.size(axis[0]), axis[1])
-        shown = f"{_where(leaf)} {describe(tensor)}"
-        if rest or (first and rows != found):
-            raise CannotJoinError(
-                f"the tensors of invoke {number} do not have the same number of rows",
-                seen=f"{first}\n{shown}" if first else shown,
-                why="all tensors of an input are joined along their batch axis, axis 0 unless "
-                "the model's `batch_axis` says otherwise",
-                fix="give each the same size along it, or state the axis in `batch_axis`",
-            )
-        found, first = rows, first or shown
-    return found
-
-
-def join(inputs: Sequence[Inputs], axes: InputAxes = axis_zero) -> Joined:
-    """Make one input of those of several invokes.
-
-    Equivalent to `torch.cat` of each tensor along its batch axis. What is no tensor must be the
-    same in all; a keyword that is no tensor may be given by some only.
-
-    Args:
-        inputs: Of each invoke, in written order. At least one.
-        axes: Where the batch axes are.
-
-    Returns:
-        The joined inputs, and each invoke's rows.
-
-    Raises:
-        CannotJoinError: `cannot-join`. Their structure, shapes, dtypes or options differ.
-    """
-    counts = [count_rows(given, axes, n) for n, given in enumerate(inputs, 1)]
-    if len(inputs) > 1 and 0 in counts:
-        number = counts.index(0) + 1
-        raise CannotJoinError(
-            f"the input of invoke {number} has no rows to join",
-            seen=f"invoke {number}: {_describe_inputs(inputs[number - 1])}",
-            why="several inputs become one run by joining tensors along their batch axis",
-            fix="give a tensor with a batch axis, or use `tracer.invoke()` without input to see "
-            "all rows",
-        )
-    rows: list[slice] = []
-    start = 0
-    for count in counts:
-        rows.append(slice(start, start + count))
-        start += count
-    if len(inputs) == 1:
-        args, kwargs = inputs[0]
-        return Joined(tuple(args), dict(kwargs), rows, start)
-    longest = max(len(args) for args, _ in inputs)
-    joined_args = tuple(
-        _join_values([args[i] if i < len(args) else _ABSENT for args, _ in inputs], (0, i), axes)
-        for i in range(longest)
-    )
-    names = dict.fromkeys(name for _, kwargs in inputs for name in kwargs)
-    joined_kwargs = {
-        name: _join_values([kwargs.get(name, _ABSENT) for _, kwargs in inputs], (1, name), axes)
-        for name in names
-    }
-    return Joined(joined_args, joined_kwargs, rows, start)
-
-
-def _join_values(values: list[Any], leaf: Leaf, axes: InputAxes) -> Any:
-    """Join what all invokes give at one place of their inputs."""
-    given = [(number, value) for number, value in enumerate(values, 1) if value is not _ABSENT]
-    first_number, first = given[0]
-    keyword = len(leaf) == 2 and leaf[0] == 1
-    for number, value in given[1:]:
-        if type(value) is not type(first) and not (
-            isinstance(value, Tensor) and isinstance(first, Tensor)
-        ):
-            raise _cannot_join(leaf, "are of different kinds", first_number, first, number, value)
-    if len(given) < len(values):
-        number = next(n for n, v in enumerate(values, 1) if v is _ABSENT)
-        if not keyword or any(True for _ in _tensors(first)):
-            raise CannotJoinError(
-                f"{_where(leaf)} is given by some invokes only",
-                seen=f"invoke {first_number}: {describe(first)}\ninvoke {number}: not given",
-                why="all inputs run in one call",
-                fix="give it in all invokes, or in none",
-            )
-    if isinstance(first, Tensor):
-        return _join_tensors(given, leaf, axes)
-    items = children(first)
-    if items is None or not any(True for _ in _tensors(first)):
-        for number, value in given[1:]:
-            if not _same(first, value):
-                raise _cannot_join(leaf, "differ", first_number, first, number, value)
-        return first
-    all_items = [(number, dict(children(value) or ())) for number, value in given]
-    for number, found in all_items[1:]:
-        if list(found) != [key for key, _ in items]:
-            raise _cannot_join(
-                leaf, "have different items", first_number, first, number, values[number - 1]
-            )
-    joined = {
-        key: _join_values([found[key] for _, found in all_items], (*leaf, key), axes)
-        for key, _ in items
-    }
-    return _with_items(first, joined)
-
-
-def _with_items(value: Any, items: dict[Hashable, Any]) -> Any:
-    """Rebuild a container with other items: leaf by leaf, so that its kind is kept."""
-    flat = dict(pair for key, item in items.items() for pair in leaves_with_paths(item, (key,)))
-    return map_with_paths(value, lambda leaf, _: flat[leaf])
-
-
-def _join_tensors(given: list[tuple[int, Tensor]], leaf: Leaf, axes: InputAxes) -> Tensor:
-    first_number, first = given[0]
-    stated = axes(leaf, first)
-    if stated is None:
-        for number, tensor in given[1:]:
-            if tensor is not first and not (
-                tensor.shape == first.shape
-                and tensor.dtype == first.dtype
-                and torch.equal(tensor, first)
-            ):
-                raise _cannot_join(
-                    leaf, "have no batch axis and differ", first_number, first, number, tensor
-                )
-        return first
-    axis = stated[0]
-    for number, tensor in given[1:]:
-        fits = (
-            tensor.dim() == first.dim()
-            and tensor.dtype == first.dtype
-            and tensor.device == first.device
-            and all(
-                a == b
-                for i, (a, b) in enumerate(zip(tensor.shape, first.shape, strict=True))
-                if i != axis
-            )
-        )
-        if not fits:
-            raise _cannot_join(
-                leaf,
-                f"can only be joined if they are alike but for axis {axis}",
-                first_number,
-                first,
-                number,
-                tensor,
-            )
-    return torch.cat([tensor for _, tensor in given], dim=axis)
-
-
-def _cannot_join(
-    leaf: Leaf, how: str, first_number: int, first: Any, number: int, value: Any
-) -> CannotJoinError:
-    return CannotJoinError(
-        f"the inputs of invokes {first_number} and {number} cannot be joined: {_where(leaf)} {how}",
-        seen=f"invoke {first_number}: {describe(first)}\ninvoke {number}: {describe(value)}",
-        why="all inputs run in one call, so there is one value of each argument",
-        fix="pad tensors to one shape, give an option that is the same for all to `trace(...)`, "
-        "or use one `trace` for each",
-    )
-
-
-def _same(left: Any, right: Any) -> bool:
-    if left is right:
-        return True
-    try:
-        return bool(left == right)
-    except Exception:  # noqa: BLE001 - what cannot be compared is not known to be the same
-        return False
-
-
-def _tensors(value: Any) -> Iterable[Tensor]:
-    return (item for _, item in leaves_with_paths(value) if isinstance(item, Tensor))
-
-
-def _where(leaf: Leaf) -> str:
-    """Name a place in the pair of positional and keyword inputs."""
-    kind, key, *rest = leaf
-    if kind == 1:
-        return f"`{key}{spell(tuple(rest))}`"
-    return f"argument {int(str(key)) + 1}{spell(tuple(rest))}"
-
-
-def _describe_inputs(inputs: Inputs) -> str:
-    args, kwargs = inputs
-    shown = [describe(value) for value in args]
-    shown += [f"{name}={describe(value)}" for name, value in kwargs.items()]
-    return f"({', '.join(shown)})"
-
-
-def split_rows(counts: Sequence[int], max_rows: int | None) -> list[list[int]]:
-    """Divide invokes into runs of at most *max_rows* rows, in written order.
-
-    Args:
-        counts: Rows of each invoke.
-        max_rows: The most rows in one run; `None`: no limit. One invoke larger than that runs
-            alone.
-
-    Returns:
-        For each run the positions of its invokes in *counts*.
-
-    Raises:
-        ValueError: *max_rows* is less than 1.
-    """
-    if max_rows is None:
-        return [list(range(len(counts)))]
-    if max_rows < 1:
-        message = f"max_rows is at least 1, not {max_rows}"
-        raise ValueError(message)
-    runs: list[list[int]] = []
-    free = 0
-    for position, count in enumerate(counts):
-        if not runs or count > free:
-            runs.append([])
-            free = max_rows
-        runs[-1].append(position)
-        free -= count
-    return runs
-
-
-# Values.
 
 
 def rows_of(tensor: Tensor, rows: slice, axes: Axes) -> Tensor:
@@ -449,7 +176,7 @@ def _check(value: Any, rows: slice, new: Any, rule: AxisRule, leaf: Leaf) -> Non
         return
     items, others = children(value), children(new)
     if items is None:
-        if new is not value and not _same(new, value):
+        if new is not value and not same(new, value):
             raise _mismatch(leaf, describe(value), describe(new))
         return
     if others is None or type(new) is not type(value):
@@ -570,7 +297,7 @@ class Shared:
         total: Rows of the batch, in inputs.
     """
 
-    __slots__ = ("_marks", "_parts", "_rows", "_written", "rule", "total", "value")
+    __slots__ = ("_marks", "_parts", "_plain", "_rows", "_written", "rule", "total", "value")
 
     def __init__(self, value: Any, rule: AxisRule, total: int) -> None:
         self.value = value
@@ -581,6 +308,8 @@ class Shared:
         # What was handed out, tensor by tensor: itself, whether a view, its version then.
         self._marks: dict[Hashable, dict[Leaf, tuple[Tensor, bool, int | None]]] = {}
         self._written: set[Hashable] = set()
+        # Whose tensors all have rows: what they do with them is never refused.
+        self._plain: set[Hashable] = set()
 
     def read(self, who: Hashable, rows: slice | None) -> Any:
         """Give one invoke its part: always the same object until the value is joined.
@@ -600,13 +329,35 @@ class Shared:
             def hand_out(leaf: Leaf, item: Any) -> Any:
                 if not isinstance(item, Tensor):
                     return _divided(item, rows, self.total)
-                mine, is_view = _part(item, rows, self.rule(leaf, item))
+                axes = self.rule(leaf, item)
+                if not axes:
+                    self._plain.discard(who)
+                mine, is_view = _part(item, rows, axes)
                 marks[leaf] = (mine, is_view, _version(mine))
                 return mine
 
+            self._plain.add(who)
             self._parts[who] = map_with_paths(self.value, hand_out)
             self._rows[who], self._marks[who] = rows, marks
         return self._parts[who]
+
+    def check(self, who: Hashable) -> None:
+        """Refuse what one invoke has made of its part so far; it is left as it was given.
+
+        Raises:
+            RowsMismatchError: `rows-mismatch`. An item was replaced by what does not fit.
+            BatchAxisError: `batch-axis`. A tensor without a batch axis was edited in place.
+        """
+        part = self._parts.get(who)
+        if part is None or who in self._written or (type(part) is Tensor and who in self._plain):
+            return
+        try:
+            self._check_part(who, self._rows[who], part)
+        except Exception:
+            # Said once: the value goes on without this part.
+            for memory in (self._parts, self._rows, self._marks):
+                del memory[who]
+            raise
 
     def write(self, who: Hashable, rows: slice | None, new: Any) -> None:
         """Take what one invoke wrote.
@@ -656,7 +407,7 @@ class Shared:
         return self.value
 
     def _forget(self) -> None:
-        for memory in (self._parts, self._rows, self._marks, self._written):
+        for memory in (self._parts, self._rows, self._marks, self._written, self._plain):
             memory.clear()
 
     def _is_all(self, rows: slice) -> bool:

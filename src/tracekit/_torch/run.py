@@ -13,7 +13,7 @@ from .._interleave.interleaver import EndRun, Interleaver, Standing
 from .._interleave.messages import too_late
 from .._interleave.site import spell
 from .._protocol import UNBOUND
-from ..errors import NeverRanError, UnsupportedModuleError
+from ..errors import NeverRanError, TracekitError, UnsupportedModuleError
 from . import hooks
 from .batch import Shared, join_parts
 from .foresight import is_past
@@ -218,6 +218,14 @@ class Run(Host):
 
     def put_part(self, worker: Worker, standing: Standing, new: object) -> None:
         self._shared(standing).write(worker.order, worker.rows, new)
+
+    def edited(self, worker: Worker, standing: Standing) -> BaseException | None:
+        shared: Shared = standing.shared
+        try:
+            shared.check(worker.order)
+        except TracekitError as refusal:
+            return refusal.with_traceback(None)
+        return None
 
     def joined(self, standing: Standing) -> object:
         return standing.shared.join()

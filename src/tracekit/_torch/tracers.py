@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from torch import Tensor
+
 from .._interleave.flow import Barrier
 from .._interleave.requests import Meet, Read
 from .._interleave.site import Site, spell
@@ -12,9 +14,10 @@ from .._interleave.worker import Worker
 from .._protocol import UNBOUND, Abort, Raised, ask, suspending
 from .._runtime.refusals import cannot_wait
 from .._runtime.tracer import Backend, BlockBody, Body, Tracer
-from ..errors import InvokeError, NotRunningError
+from ..errors import CannotJoinError, InvokeError, NotRunningError
 from . import calls as _calls  # noqa: F401 - fills the table of stand-ins
-from .batch import split_rows
+from .joining import split_rows
+from .leaves import leaves_with_paths
 from .modes import Modes
 from .run import Run, edited_call
 from .tree import Port
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from .base import Traceable
 
 _CALLS: Final = frozenset({"__call__", "forward"})
+_SHOWN_INVOKES: Final = 4
 
 
 class InterleavingTracer(Tracer):
@@ -134,7 +138,7 @@ class InterleavingTracer(Tracer):
         model = self.model
         assert model is not None
         worker = self._main = Worker(body)
-        if isinstance(body, BlockBody) and not (self.args or self.kwargs):
+        if isinstance(body, BlockBody) and not self._has_input():
             # It may read what an invoke in it binds.
             worker.is_outer = True
             body.share(frozenset(), body.stores & body.loads)
@@ -161,7 +165,7 @@ class InterleavingTracer(Tracer):
         run = self._current = Run(model._tree, self, self._once())
         run.base = model._path
         run.without_grad = self._generates()
-        if not (self.args or self.kwargs):
+        if not self._has_input():
             run.refuse = self._refuse
             run.names_bound = self._bind_names
         try:
@@ -216,7 +220,7 @@ class InterleavingTracer(Tracer):
         problem = ""
         if run is None or main is None:
             problem = "outside of its tracer's block"
-        elif self.args or self.kwargs:
+        elif self._has_input():
             problem = "in the block of a `trace` that has an input already"
         elif run.interleaver.current is not main:
             problem = "inside another invoke"
@@ -248,6 +252,12 @@ class InterleavingTracer(Tracer):
             return function(*args, **kwargs)
         finally:
             self._end()
+
+    def _has_input(self) -> bool:
+        """Whether the trace brings an input: more than options, which hold for all invokes."""
+        return bool(self.args) or any(
+            isinstance(leaf, Tensor) for _, leaf in leaves_with_paths(self.kwargs)
+        )
 
     def _generates(self) -> bool:
         """Whether the call is a `generate`, which runs without gradients."""
@@ -295,9 +305,14 @@ class InterleavingTracer(Tracer):
         given = [invoke for invoke in started if invoke.has_input]
         rows: dict[int, slice | None] = {}
         args: tuple[Any, ...] = ()
-        kwargs: dict[str, Any] = {}
+        kwargs = self.kwargs
         if given:
-            joined = model._join(function, [(each.args, each.kwargs) for each in given])
+            inputs = [(each.args, {**self.kwargs, **each.kwargs}) for each in given]
+            try:
+                joined = model._join(function, inputs)
+            except CannotJoinError as error:
+                error.where = error.where or _places(given)
+                raise
             args, kwargs = joined.args, joined.kwargs
             if len(given) > 1:
                 run.rules, run.total = model._batch_rules(), joined.total
@@ -361,6 +376,17 @@ def _share_names(invokes: Sequence[Invoker]) -> None:
         if not invoke.worker.started:
             body.share(frozenset(earlier), told)
         earlier |= body.stores
+
+
+def _places(invokes: Sequence[Invoker]) -> str:
+    """Say where the first invokes of a run stand, each line once."""
+    lines: dict[str, None] = {}
+    for invoke in invokes:
+        if invoke.worker is not None:
+            body = invoke.worker.body
+            lines.setdefault(f"{body.filename}:{body.first_lineno}")
+    shown = list(lines)[:_SHOWN_INVOKES]
+    return ", ".join(shown) + (", ..." if len(lines) > len(shown) else "")
 
 
 class Invoker(Tracer):

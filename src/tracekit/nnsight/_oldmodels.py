@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from .._interleave.requests import Read, Write
 from .._protocol import ask
+from .._runtime.twins import enters_with
 from .._torch import hooks
 from .._torch.tree import Node, Port
 from ..errors import NotRunningError
@@ -15,7 +16,7 @@ from ..hf import LanguageModel as _LanguageModel
 from ..hf._parts import Part
 from ._oldnodes import OldNode
 from ._oldtracers import NNsightTransformersTracer
-from ._telling import enters_with, gone, options, warn
+from ._telling import gone, options, warn
 
 
 class _ResultOfTheRun(Port):

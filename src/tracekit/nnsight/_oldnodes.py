@@ -10,12 +10,13 @@ from torch import nn
 from .._interleave.requests import Read
 from .._protocol import ask, suspending
 from .._runtime.tracer import Backend
+from .._runtime.twins import enters_with
 from .._torch.tree import Node, Port, _Method
 from .._vocabulary.model import Model
 from .._vocabulary.session import Session
 from .._vocabulary.steps import StepLoop, Steps, _go_on, go_on
 from ._oldtracers import EditingTracer, NNsightTracer, OldSession
-from ._telling import NNsightDeprecationWarning, enters_with, gone, options, warn
+from ._telling import NNsightDeprecationWarning, gone, options, warn
 
 _OLD_NODE_NAMES: Final = {
     "envoys": "model.modules()",

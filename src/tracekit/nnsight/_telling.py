@@ -7,8 +7,6 @@ import warnings
 from types import FrameType
 from typing import Any
 
-from .._bytecode.cut import is_with_item
-from .._runtime.twins import ORIGINALS
 from ..errors import OldNameError
 
 
@@ -35,18 +33,6 @@ def warn(old: str, new: str) -> None:
 
 def gone(name: str, fix: str, why: str = "") -> OldNameError:
     return OldNameError(f"`{name}` is an older name that has no counterpart here", why=why, fix=fix)
-
-
-def enters_with(frame: FrameType) -> bool:
-    """Tell whether the call that *frame* makes is an item of a `with`."""
-    twin = ORIGINALS.get(id(frame.f_code))
-    code, offset = frame.f_code, frame.f_lasti
-    if twin is not None:
-        origin = twin.origin_of(offset)
-        if origin is None:
-            return False
-        code, offset = twin.original, origin
-    return is_with_item(code, offset)
 
 
 def options(kwargs: dict[str, Any]) -> dict[str, Any]:
