@@ -168,6 +168,9 @@ def _tracer_factory(recorder: _Recorder) -> Callable[[], Any]:
     return lambda: Tracer(backend=Serving())
 
 
+_SHOWN_BY_REPR = (bool, int, float, complex, str, bytes, range, slice)
+
+
 def fingerprint(value: object, depth: int = _MAX_DEPTH) -> str:
     """Give a text that is equal for values which a program cannot tell apart.
 
@@ -178,7 +181,8 @@ def fingerprint(value: object, depth: int = _MAX_DEPTH) -> str:
         value: Anything.
         depth: How many containers deep to look.
     """
-    if value is None or type(value) in {bool, int, float, complex, str, bytes, range, slice}:
+    kind = type(value)
+    if value is None or any(kind is plain for plain in _SHOWN_BY_REPR):
         return repr(value)
     if depth == 0:
         return f"<{type(value).__qualname__} ...>"

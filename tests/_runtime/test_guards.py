@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import gc
+import textwrap
 import weakref
 from pathlib import PurePath
 
@@ -205,3 +206,44 @@ with trace():
     )
 
     assert outcome.refused is None
+
+
+class Asking(metaclass=Unhashed):
+    """Asks, and its class cannot be looked up in a set."""
+
+    def __init__(self, v=1):
+        self.v = v
+
+    def __abs__(self):
+        return want(self.v)
+
+    def __call__(self, x):
+        return want(x)
+
+    def __getattr__(self, name):
+        return want(name)
+
+    def __iter__(self):
+        return iter([want(1)])
+
+    def __lt__(self, other):
+        return want(True)
+
+    def __len__(self):
+        return want(3)
+
+    def __bool__(self):
+        return want(True)
+
+
+def test_calls_with_objects_of_classes_without_a_hash():
+    def block():
+        a = Asking(5)
+        return (
+            abs(a), a(2), a.other, [*a], list(a), a < a, len(a), max(a, a).v, sum(a), bool(a),
+            list(map(abs, [a])), [a] and len([a]), tuple(x for x in a), getattr(a, "named"),
+            (lambda x, *, y: (x.v, y.v))(a, y=a), sorted([a, a])[0].v, textwrap.dedent("x"),
+        )  # fmt: skip
+
+    left, right = inline(block).same(traced(block))
+    assert left == right

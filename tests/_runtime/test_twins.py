@@ -15,8 +15,10 @@ import zipfile
 import pytest
 from _runtime.driving import Refused, inline, note, traced, want
 
+from tracekit import Tracer
 from tracekit._bytecode.facts import NESTED_GENERATORS_USE_THE_C_STACK
-from tracekit._runtime import twins
+from tracekit._runtime import resolve as resolving
+from tracekit._runtime import special, twins
 from tracekit._runtime.guards import forget
 from tracekit._runtime.resolve import call, resolve
 from tracekit.testing import same_as_inline
@@ -125,17 +127,29 @@ def test_touches_models_marks_a_package(package):
     assert twins.judge(library.plain.__code__)
 
 
+class Callback:
+    def __call__(self, x):
+        return want(x)
+
+
 def test_a_library_function_is_rewritten_for_a_callback(package):
     library = package("callbacklib", LIBRARY)
 
     def with_callbacks():
         decorated = library.decorator(want)
         bound = library.decorator(lambda x: want(x) + 1)
-        return library.passes(want, 1), library.passes(lambda: want(2)), decorated(3), bound(4)
+        made = library.passes(Callback(), 6), library.plain(Callback)
+        return (
+            library.passes(want, 1),
+            library.passes(lambda: want(2)),
+            decorated(3),
+            bound(4),
+            made,
+        )
 
     expected, actual = inline(with_callbacks), traced(with_callbacks)
 
-    assert expected.value == actual.value == (1, 2, 3, 5)
+    assert expected.value == actual.value == (1, 2, 3, 5, (6, Callback))
     assert expected.log == actual.log
 
 
@@ -345,3 +359,42 @@ def test_a_progress_bar_hands_on_what_waits():
     automatic = pytest.importorskip("tqdm.auto")
 
     same_as_inline(PROGRESS, {"tqdm": progress.tqdm, "auto": automatic.tqdm})
+
+
+def test_functions_and_classes_that_are_made_anew_do_not_pile_up():
+    def once():
+        def function():
+            return 1
+
+        class Kind:
+            pass
+
+        with Tracer():
+            function()
+            [Kind()] == [Kind()]
+
+    for _ in range(50):
+        once()
+    gc.collect()
+    before = len(twins._KEPT_FUNCTIONS)
+    for _ in range(3 * twins.MANY_FUNCTIONS):
+        once()
+
+    assert before <= twins.MANY_FUNCTIONS
+    assert len(twins._KEPT_FUNCTIONS) <= twins.MANY_FUNCTIONS
+    assert len(resolving._READY) <= twins.MANY_FUNCTIONS
+
+
+def test_what_is_remembered_of_classes_is_bounded(monkeypatch):
+    monkeypatch.setattr(special, "_MANY_CLASSES", 20)
+    monkeypatch.setattr(special, "_MANY_VERDICTS", 40)
+    plain = set()
+    for number in range(100):
+        kind = type(f"Kind{number}", (), {"__eq__": lambda self, other: True, "__hash__": None})
+        special.remember(plain, kind)
+        special.special(kind, "__eq__")
+        special.special_asks(kind, "__eq__")
+
+    assert len(plain) <= 20
+    assert len(special._SPACES) <= 20
+    assert len(special._VERDICTS) <= 40

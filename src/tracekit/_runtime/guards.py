@@ -50,6 +50,7 @@ from .saving import saves
 from .shared import opens_block, shared_name, shared_store
 from .special import (
     MISSING,
+    among,
     asks,
     class_asks,
     forget,
@@ -265,7 +266,7 @@ def _way_of(kind: type, name: str) -> Callable[[Any], Driven | None] | None:
         return unless_own
     if fallback is None:
         return None
-    if found is not MISSING and type(found) in _NEVER_FAIL:
+    if found is not MISSING and among(type(found), _NEVER_FAIL):
         return None
 
     def unless_there(obj: Any) -> Driven | None:
@@ -316,7 +317,7 @@ def store_attr(name: str) -> Guard:
         if _write_asks(kind, name, "__setattr__", OBJECT_SETATTR, "__set__"):
             return do.set_attr(obj, name, value)
         if inherits(type, kind):
-            if type(value) not in _NUMBERS:
+            if not among(type(value), _NUMBERS):
                 forget_verdicts()
             return None
         remember(plain, kind)

@@ -37,6 +37,7 @@ from .items import Driven, LazyIterator, VirtualGenerator, carry, done, wrapper_
 from .special import (
     LRU_CACHE,
     MISSING,
+    among,
     any_can_ask,
     asks,
     function_asks,
@@ -49,7 +50,7 @@ from .special import (
     special,
     special_asks,
 )
-from .twins import _KEPT_FUNCTIONS, judge, may_overflow, twin_function
+from .twins import _KEPT_FUNCTIONS, MANY_FUNCTIONS, judge, may_overflow, twin_function
 
 Virtual = Callable[..., Driven]
 
@@ -148,8 +149,14 @@ def _an_argument_can_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 _READY: dict[FunctionType, tuple[Any, Virtual]] = {}
-"""Functions without cells, met in this run: (code, what is called in their place)."""
+"""Functions without cells that were met lately: (code, what is called in their place)."""
 on_forget(_READY.clear)
+
+
+def _keep_ready(function: FunctionType, virtual: Any) -> None:
+    if len(_READY) >= MANY_FUNCTIONS:
+        _READY.clear()
+    _READY[function] = (function.__code__, virtual)
 
 
 def _forget_ready() -> None:
@@ -168,10 +175,8 @@ ATOMS: Final[frozenset[type]] = frozenset(
 )
 """Types of arguments that no stand-in and no callback rule is for."""
 
-_CALLBACKS: Final = frozenset(
-    {FunctionType, MethodType, functools.partial, VirtualGenerator, LazyIterator}
-)
-"""Types of arguments for which a library function may be rewritten."""
+_NO_CALLBACKS: Final[set[type]] = {*ATOMS, list, tuple, dict, set}
+"""Types of arguments for which no library function is rewritten; grows."""
 
 _BUILT_IN: Final = frozenset({list, dict, set, str, tuple, bytes, deque})
 """Types whose methods are not worth remembering one by one."""
@@ -224,26 +229,36 @@ def made_for(site):
             if ready[0] is callable_.__code__:
                 remember(site, callable_, ready)
                 return ready[1]({arguments})
-        elif callable_ in CONDITIONAL and {no_callback}:
-            return None
+        elif callable_ in CONDITIONAL:
+            try:
+                if {no_callback}:
+                    return None
+            except TypeError:
+                pass
     elif kind is BuiltinFunctionType:
         known = KNOWN.get(callable_)
         if known is True:
             return calls_straight(site, callable_)
-        if known is not None:
-            if {plain}:
-                return None
-        elif callable_.__name__ not in METHODS:
-            if type(callable_.__self__) in BUILT_IN:
-                return None
-            if callable_ not in STANDINS:
-                return learn(callable_)
+        try:
+            if known is not None:
+                if {plain}:
+                    return None
+            elif callable_.__name__ not in METHODS:
+                if type(callable_.__self__) in BUILT_IN:
+                    return None
+                if callable_ not in STANDINS:
+                    return learn(callable_)
+        except TypeError:
+            pass
     elif kind is type:
         if callable_ in MAKES:
             return instantiate(callable_, {arguments})
         known = KNOWN.get(callable_)
-        if known is True or (known is not None and {plain}):
-            return None
+        try:
+            if known is True or (known is not None and {plain}):
+                return None
+        except TypeError:
+            pass
     return decide(site, callable_, ({values}), names)
   return check
 """
@@ -251,6 +266,7 @@ def made_for(site):
 
 Written once for each number and naming of arguments: a Python function that takes them as they
 stand costs half of one that collects them, and nearly all calls are decided in the first lines.
+Where a class has a metaclass without a hash, the look-ups fail, and the call is decided at length.
 What is virtual is called here and not by the caller's own instruction: making a generator runs
 nothing of the user's, and a bound method need not be made once more around the twin.
 """
@@ -284,19 +300,19 @@ def _maker(
         arguments=", ".join([*values[:plain], *by_name]),
         values="".join(f"{value}, " for value in values),
         plain=" and ".join(f"type({value}) in known" for value in values) or "False",
-        no_callback=" and ".join(f"type({value}) not in CALLBACKS" for value in values) or "True",
+        no_callback=" and ".join(f"type({value}) in NO_CALLBACKS" for value in values) or "True",
     )
     namespace = {
         "__name__": __name__,
         "BUILT_IN": _BUILT_IN,
         "BuiltinFunctionType": BuiltinFunctionType,
-        "CALLBACKS": _CALLBACKS,
         "CONDITIONAL": _CONDITIONAL,
         "FunctionType": FunctionType,
         "KNOWN": _KNOWN,
         "MAKES": _MAKES,
         "METHODS": _METHODS,
         "MethodType": MethodType,
+        "NO_CALLBACKS": _NO_CALLBACKS,
         "READY": _READY,
         "STANDINS": STANDINS,
         "calls_straight": _calls_straight,
@@ -390,7 +406,7 @@ def resolve(callable_: Any) -> Virtual | None:
         return _method(callable_)
     if kind is BuiltinFunctionType:
         return _builtin(callable_)
-    way = _WAYS.get(kind)
+    way = _WAYS[kind] if among(kind, _WAYS.keys()) else None
     if way is not None:
         return way(callable_)
     if inherits(type, kind):
@@ -402,7 +418,7 @@ def _rewritten(function: FunctionType) -> Virtual | None:
     code = function.__code__
     by_hand = HAND_WRITTEN.get(id(code))
     if by_hand is not None:
-        _READY[function] = (code, by_hand[1])
+        _keep_ready(function, by_hand[1])
         return by_hand[1]
     twin = twin_function(function)
     if twin is None:
@@ -416,7 +432,7 @@ def _rewritten(function: FunctionType) -> Virtual | None:
         and (function.__defaults__ is None or "<locals>" not in code.co_qualname)
         and not may_overflow()
     ):
-        _READY[function] = (code, virtual)
+        _keep_ready(function, virtual)
     return virtual
 
 
@@ -475,11 +491,23 @@ def _a_callback_is_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def _is_callback(value: Any) -> bool:
-    """Say whether *value* is a callable, or a generator, of rewritten code."""
+    """Say whether *value* is a callable, or a generator, of rewritten code.
+
+    A class is none: a library that is handed one mostly does not make instances of it.
+    """
     kind = type(value)
+    if among(kind, _NO_CALLBACKS):
+        return False
     if kind is FunctionType or kind is MethodType or kind is functools.partial:
         return asks(value)
-    return kind is VirtualGenerator or kind is LazyIterator
+    if kind is VirtualGenerator or kind is LazyIterator:
+        return True
+    if not inherits(type, kind):
+        method = special(kind, "__call__")
+        if type(method) is FunctionType and asks(method):
+            return True
+    remember(_NO_CALLBACKS, kind)
+    return False
 
 
 def _method(method: Any) -> Virtual | None:

@@ -14,6 +14,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from itertools import islice
 from types import (
     BuiltinFunctionType,
@@ -56,6 +57,9 @@ SPECIALS: Final = frozenset(
 """Special methods that C code calls on its arguments, and that may ask."""
 
 _OF_A_RUN: list[tuple[set[type], type]] = []
+_MANY_CLASSES: Final = 4000
+_MANY_VERDICTS: Final = 16_000
+"""How much is remembered of classes: a notebook, or a loop around a `class`, makes new ones all day."""
 _SPACES: dict[type, tuple[MappingProxyType[str, Any], ...]] = {}
 _LASTING: dict[type, bool] = {}
 _INERT: set[type] = {
@@ -89,6 +93,8 @@ def special(kind: type, name: str) -> Any:
     try:
         spaces = _SPACES[kind]
     except KeyError:
+        if len(_SPACES) >= _MANY_CLASSES:
+            _SPACES.clear()
         spaces = _SPACES[kind] = tuple([namespace_of(base) for base in mro_of(kind)])
     except TypeError:  # a metaclass without hash
         return lookup(kind, name)
@@ -104,6 +110,8 @@ def special_asks(kind: type, name: str) -> bool:
         return _VERDICTS[kind, name]
     except KeyError:
         found = lookup(kind, name)
+        if len(_VERDICTS) >= _MANY_VERDICTS:
+            _VERDICTS.clear()
         verdict = _VERDICTS[kind, name] = found is not MISSING and asks(found)
         return verdict
     except TypeError:  # a metaclass without hash
@@ -136,6 +144,17 @@ def function_asks(function: FunctionType, depth: int = 0) -> bool:
     return False
 
 
+def among(kind: type, kinds: AbstractSet[type]) -> bool:
+    """Equivalent to `kind in kinds`, for classes whose metaclass has no hash, too."""
+    try:
+        return kind in kinds
+    except TypeError:
+        return False
+
+
+_NO_CALLABLES: Final = frozenset({str, int, tuple, list, dict})
+
+
 def asks(value: object, depth: int = 0) -> bool:
     """Say whether calling *value* (or binding and calling it) may ask.
 
@@ -160,7 +179,7 @@ def asks(value: object, depth: int = 0) -> bool:
         return asks(getattr(value, "__wrapped__", None), depth + 1)
     if inherits(type, kind):
         return class_asks(any_value)
-    if kind in (str, int, tuple, list, dict):
+    if among(kind, _NO_CALLABLES):
         return False
     method = special(kind, "__call__")
     return (
@@ -209,9 +228,12 @@ def _is_library_class(kind: type) -> bool:
 def remember(plain: set[type], kind: type) -> None:
     """Add *kind* to a guard's set of plain types: for ever, or until `forget()`."""
     try:
-        plain.add(kind)
+        hash(kind)
         if not lasting(kind):
+            if len(_OF_A_RUN) >= _MANY_CLASSES:
+                forget_verdicts()
             _OF_A_RUN.append((plain, kind))
+        plain.add(kind)
     except TypeError:  # a metaclass without hash: never remembered
         pass
 
@@ -263,7 +285,7 @@ def any_can_ask(values: Iterable[object]) -> bool:
     refused where it asks.
     """
     for value in values:
-        if type(value) in _CONTAINERS:
+        if among(type(value), _CONTAINERS):
             if value and _an_item_can_ask(value):
                 return True
         elif can_ask(value):
@@ -271,7 +293,7 @@ def any_can_ask(values: Iterable[object]) -> bool:
     return False
 
 
-_CONTAINERS: Final = frozenset(
+_CONTAINERS: Final[frozenset[type]] = frozenset(
     {list, tuple, set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items())}
 )
 _ITEMS_LOOKED_AT: Final = 1000

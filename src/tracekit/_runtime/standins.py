@@ -37,7 +37,17 @@ from .class_bodies import start_class_body
 from .items import Driven, ObjectIterator, done
 from .operations import advance, drain, open_iter, open_or, text_asks
 from .resolve import ATOMS, call, call_special, clear_beside, register, resolve
-from .special import MISSING, any_can_ask, asks, can_ask, lookup, remember, special, special_asks
+from .special import (
+    MISSING,
+    among,
+    any_can_ask,
+    asks,
+    can_ask,
+    lookup,
+    remember,
+    special,
+    special_asks,
+)
 from .twins import passes_calls_on
 
 _MISSING: Final = object()
@@ -81,8 +91,8 @@ def _folding(
         iterator = yield from open_iter(iterable)
         numbers: list[Any] = []
         item: Any = END
-        if type(total) in _NUMBERS:
-            while type(item := (yield from advance(iterator))) in _NUMBERS:
+        if among(type(total), _NUMBERS):
+            while among(type(item := (yield from advance(iterator))), _NUMBERS):
                 numbers.append(item)
             total = target(numbers, start=total)
         else:
