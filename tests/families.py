@@ -17,6 +17,9 @@ transformers = pytest.importorskip("transformers")
 import torch  # noqa: E402 (after the skip)
 from torch import Tensor, nn  # noqa: E402
 
+BEFORE_5 = int(transformers.__version__.partition(".")[0]) < 5
+"""This transformers is of the oldest that are supported: its models are built otherwise."""
+
 VOCAB = 97
 SEQ = 7
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from families import BEFORE_5
 from torch import nn
 
 from tracekit._torch.foresight import cannot_come, is_past
@@ -226,7 +227,9 @@ def test_a_language_model() -> None:
     model.transformer.h[1].mlp.register_forward_hook(look)
     model(torch.tensor([[1, 2, 3]]))
 
-    assert dict(zip(paths, [True, True, False, False], strict=True)) == found
+    # Of those that are passed, the more the forward does with `self`, the fewer are known to be.
+    passed = not BEFORE_5
+    assert dict(zip(paths, [passed, passed, False, False], strict=True)) == found
 
 
 @pytest.mark.parametrize("entering", [True, False])

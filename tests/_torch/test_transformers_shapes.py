@@ -51,7 +51,7 @@ def test_reading_changes_nothing(clean, gpt2):
         hidden = [layer.output for layer in model.transformer.h]
         normed = model.transformer.ln_f.output
         logits = model.output.logits
-        lens = model.lm_head(model.transformer.ln_f(hidden[0]))
+        lens = model.lm_head(model.transformer.ln_f(first(hidden[0])))
         result = tracer.result
 
     assert torch.equal(logits, expected)
@@ -64,6 +64,11 @@ def test_reading_changes_nothing(clean, gpt2):
 
 def first(value):
     return value[0] if isinstance(value, tuple) else value
+
+
+def like(value, hidden):
+    """What a block gives that returns *value*, with another hidden state."""
+    return (hidden, *value[1:]) if isinstance(value, tuple) else hidden
 
 
 def test_an_edit_equals_a_hook(clean, gpt2):
@@ -99,7 +104,8 @@ def test_an_edit_shows_in_the_recorded_hidden_states(clean, gpt2):
     before = [list(module._forward_hooks) for module in gpt2.modules()]
     model = Model(gpt2)
     with torch.no_grad(), model.trace(IDS, output_hidden_states=True):
-        model.transformer.h[0].output = first(model.transformer.h[0].output) * 0
+        out = model.transformer.h[0].output
+        model.transformer.h[0].output = like(out, first(out) * 0)
         states = model.output.hidden_states
 
     assert not states[1].any()
@@ -122,11 +128,12 @@ def test_skip_a_layer(clean, gpt2):
     clean(gpt2)
     model = Model(gpt2)
     with torch.no_grad(), model.trace(IDS):
+        before = model.transformer.h[0].output
         layer = model.transformer.h[1]
-        layer.skip(layer.input)
+        layer.skip(like(before, layer.input))
         logits = model.output.logits
 
-    gpt2.transformer.h[1].forward = lambda hidden, *_, **__: hidden
+    gpt2.transformer.h[1].forward = lambda hidden, *_, **__: like(before, hidden)
     try:
         expected = gpt2(IDS).logits
     finally:

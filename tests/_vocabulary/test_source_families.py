@@ -11,7 +11,7 @@ import pytest
 
 transformers = pytest.importorskip("transformers")
 import torch  # noqa: E402 (after the skip)
-from families import FAMILIES  # noqa: E402
+from families import BEFORE_5, FAMILIES  # noqa: E402
 from torch import nn  # noqa: E402
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
@@ -106,6 +106,8 @@ def test_every_operation_replaced_by_itself_changes_nothing(family, no_residue) 
 
 def test_zeroing_a_projection_is_what_a_hook_on_it_does(family, no_residue) -> None:
     """For each submodule that a forward calls: its call's output zeroed, against surgery."""
+    if BEFORE_5 and family.name.startswith("mamba"):
+        pytest.skip("it calls its projections in a second method")
     module = family.build()
     inputs = family.inputs()
     # On its first call, transformers puts recording hooks of its own on some models.
@@ -167,6 +169,7 @@ def test_zeroing_gpt2s_attention_weights_is_what_a_patched_softmax_does(
     assert same(result, surgery)
 
 
+@pytest.mark.skipif(BEFORE_5, reason="experts were modules of their own")
 def test_an_implementation_chosen_at_run_time_is_what_runs(no_residue) -> None:
     module = FAMILIES["mixtral"].build()
     no_residue(module)
@@ -197,6 +200,8 @@ def test_each_step_of_a_generation_visits_the_operations(no_residue) -> None:
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "mixtral", "mamba"])
 def test_each_invoke_has_its_rows_of_every_operation(name, no_residue) -> None:
     """Read in one invoke of two, a value is the one of a run with that input alone."""
+    if BEFORE_5 and name in ("mixtral", "mamba"):
+        pytest.skip("one edits in place what it has read, the other computes in a second method")
     family = FAMILIES[name]
     module = family.build()
     no_residue(module)
