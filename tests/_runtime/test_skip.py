@@ -377,14 +377,8 @@ def test_nothing_is_kept_alive(method):
 
 def test_threads(method):
     counts = {}
-    refused = HAS_MONITORING and method != "monitoring"
 
     def function(number):
-        if refused:
-            with pytest.raises(CannotSkipError, match="hold the ids 3 and 4"):
-                skip.arm(sys._getframe(), 0)
-            counts[number] = (0, 100)
-            return
         ran = done = 0
         for _ in range(100):
             with Block(lambda: sum(range(50))):

@@ -184,6 +184,40 @@ print(json.dumps([results, [M.get_tool(n) for n in range(6)], seen, sys.gettrace
 
 
 @needs_monitoring
+@pytest.mark.parametrize("listens", [False, True])
+def test_all_ids_taken_in_a_program_with_threads(listens):
+    """The id of another tool is used, which gets its own events, and finds its state."""
+    text = f"""{HEAD}{MONITOR}
+def on_instruction(code, offset):
+    seen.append(offset)
+for number in range(6):
+    M.use_tool_id(number, f'tool {{number}}')
+code = watched.failing.__code__
+if {listens}:
+    M.register_callback(4, E.INSTRUCTION, on_instruction)
+    M.set_local_events(4, code, E.INSTRUCTION)
+results = []
+def work():
+    for _ in range(3):
+        results.append(watched.main())
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(json.dumps([
+    results, [M.get_tool(n) for n in range(6)], [M.get_events(n) for n in range(6)],
+    [M.get_local_events(n, c.__code__) for n in (3, 4) for c in (watched.work, watched.failing)],
+    M.register_callback(4, E.INSTRUCTION, None) is (on_instruction if {listens} else None),
+    bool(seen), sys.gettrace() is None,
+]))
+"""
+    inline, traced = map(json.loads, both("-c", text))
+
+    assert inline == traced
+    assert len(traced[0]) == 9
+    assert traced[4:] == [True, listens, True]
+
+
+@needs_monitoring
 def test_raising_and_call_events_of_another_tool():
     """Exceptions that the program raises reach the other tool; the skip signal is ours alone."""
     text = f"""{HEAD}{MONITOR}

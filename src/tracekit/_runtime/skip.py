@@ -11,13 +11,14 @@ swallows it. In the order of events:
     skip.exception_is_mine(error)  in `__exit__`
     skip.disarm()
 
-Two methods, chosen at each `arm`:
+Chosen at each `arm`:
 
 * `sys.monitoring` (3.12+): a local INSTRUCTION event on the one code object, installed at its
   first block and left there. The callback switches itself off at every instruction but the ones
   watched, so the code runs at full speed.
 * Opcode tracing of the one frame (3.11, or when other tools hold all tool ids), chained to the
-  trace function found. The trace function is ours only between `engage` and `disarm`, so what
+  trace function found. In a program with several threads that is not safe on 3.12+; there the
+  event of another tool's id is used, from `engage` to `disarm`, and the tool gets its own. The trace function is ours only between `engage` and `disarm`, so what
   a debugger does while the block runs needs no care.
 
 Things that don't work:
@@ -151,7 +152,11 @@ def is_engaged(frame: FrameType) -> bool:
 
 def _arm_by_tracing(frame: FrameType, offset: int, entered: int | None) -> Skip:
     if HAS_MONITORING and len(sys._current_frames()) > 1:
-        raise _refusal(_NO_ID)
+        # Where `sys.settrace` is made of monitoring events, switching it on and off re-instruments
+        # what other threads are executing: events get lost, and 3.12.1 crashes.
+        if _loan.works():
+            return _BorrowedSkip(frame, offset)
+        raise _refusal(_NO_EVENTS)
     if trace_events_arrive():
         return TracedSkip(frame, offset, entered)
     raise _refusal(_NO_EVENTS)
@@ -196,12 +201,7 @@ _NO_EVENTS: Final = (
     "Python delivers no events to code that runs inside a trace function, a profile function, "
     "a monitoring callback or a debugger's prompt"
 )
-# Where `sys.settrace` is made of monitoring events, switching it on and off re-instruments code
-# that other threads are executing: events get lost, and 3.12.1 crashes.
-_NO_ID: Final = (
-    "other tools hold the ids 3 and 4 of `sys.monitoring`, and tracing instead is not safe in a "
-    "program with several threads"
-)
+_NO_ID: Final = "other tools have taken the ids 3 and 4 of `sys.monitoring` while the block ran"
 
 
 def _refusal(why: str) -> CannotSkipError:
@@ -455,6 +455,125 @@ class _Tool:
 
 
 _tool: Final = _Tool()
+
+
+# --- Another tool's id ---------------------------------------------------------------------
+
+
+class _BorrowedSkip(Skip):
+    """Raises through the id of a tool that holds the last free one, and then gives it back."""
+
+    __slots__ = ("_engaged", "_entered", "_trace")
+
+    def __init__(self, frame: FrameType, offset: int) -> None:
+        super().__init__(frame, offset)
+        self._entered = _entering(frame)
+        self._engaged = False
+        self._trace: Callable[..., Any] | None = None
+
+    def engage(self) -> None:
+        if self.frame is not None:
+            self._engaged = True
+            _loan.take(self.frame.f_code)
+            _loan.waiting[id(self.frame)] = weakref.ref(self)
+
+    def hear(self, frame: FrameType, offset: int) -> None:
+        if offset == self.offset:
+            self._trace, frame.f_trace = frame.f_trace, None
+            self._error = ExitTracingException()
+            raise self._error
+        if offset == self._entered:
+            self.disarm()  # the frame enters another `with`
+
+    def disarm(self) -> None:
+        frame = self.frame
+        if frame is None:
+            return
+        self.frame = self._error = None
+        if self._engaged:
+            self._engaged = False
+            _loan.waiting.pop(id(frame), None)
+            _loan.give(frame.f_code)
+        trace, self._trace = self._trace, None
+        if trace is not None and frame.f_trace is None:
+            frame.f_trace = trace
+
+    def __del__(self) -> None:
+        self.disarm()
+
+
+class _Loan:
+    """What we have of another tool's id, for as long as some skip is engaged."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, weakref.ref[_BorrowedSkip]] = {}
+        self._number = 0
+        # id(code) -> how many skips are engaged in it, and whether the tool listens there itself.
+        self._codes: dict[int, tuple[int, int]] = {}
+        self._before: Callable[[CodeType, int], object] | None = None
+        self._changing = RLock()
+
+    def works(self) -> bool:
+        """Whether events arrive that way."""
+        self.take(_CANARY)
+        try:
+            return monitoring_events_arrive()
+        finally:
+            self.give(_CANARY)
+
+    def take(self, code: CodeType) -> None:
+        with self._changing:
+            if not self._codes:
+                held = [number for number in _TOOL_IDS if _get_tool(number) is not None]
+                self._number = held[0] if held else _TOOL_IDS[0]
+                before = self._register(self._hear)
+                if before != self._hear:  # else an interrupt came when we were here before
+                    self._before = before
+            count, listens = self._codes.get(id(code), (0, 0))
+            if not count:
+                events = _monitoring.get_local_events(self._number, code)
+                listens = events & _INSTRUCTION
+                _set_local_events(self._number, code, events | _INSTRUCTION)
+            self._codes[id(code)] = count + 1, listens
+
+    def give(self, code: CodeType) -> None:
+        with self._changing:
+            count, listens = self._codes.get(id(code), (0, 0))
+            if not count:
+                return  # interrupted while it was taken
+            if count > 1:
+                self._codes[id(code)] = count - 1, listens
+                return
+            del self._codes[id(code)]
+            if not listens and _get_tool(self._number) is not None:
+                events = _monitoring.get_local_events(self._number, code)
+                _set_local_events(self._number, code, events & ~_INSTRUCTION)
+            if not self._codes:
+                before, self._before = self._before, None
+                current = self._register(before)
+                if current != self._hear:
+                    self._register(current)  # the tool has another one by now
+
+    def _register(self, function: Any) -> Any:
+        return _monitoring.register_callback(self._number, _INSTRUCTION, function)
+
+    def _hear(self, code: CodeType, offset: int) -> object:
+        frame = sys._getframe(1)
+        reference = self.waiting.get(id(frame))
+        skip = None if reference is None else reference()
+        if skip is not None and skip.frame is frame:
+            skip.hear(frame, offset)
+        elif code is _CANARY:
+            _heard.add(get_ident())
+        count, listens = self._codes.get(id(code), (0, 1))
+        if self._before is None or not listens:
+            return None
+        answer = self._before(code, offset)
+        # Its wish to hear no more from here has to wait: it would be ours, too.
+        return None if count else answer
+
+
+_loan: Final = _Loan()
 
 
 # --- Opcode tracing ------------------------------------------------------------------------

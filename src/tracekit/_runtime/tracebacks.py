@@ -236,6 +236,8 @@ class _Placing:
 def _place_when_raised(placing: _Placing) -> None:
     number = skip.tool_id()
     if number is None:
+        if HAS_MONITORING and len(sys._current_frames()) > 1:
+            return  # tracing is not safe then: the line of the `with` stays, the block's follows it
         if skip.trace_events_arrive():
             _TracedPlacing(placing).engage()
     elif skip.monitoring_events_arrive():
