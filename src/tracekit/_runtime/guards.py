@@ -19,7 +19,7 @@ from __future__ import annotations
 # This file is long: each kind of instruction has its guard here, and they share their lookups.
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
@@ -146,12 +146,8 @@ def attr(name: str) -> Guard:
             known = None
         if known is not None:
             # A class of the user's may be patched meanwhile.
-            space, found, known_way = known
-            if space is None or (
-                space.get(name) is found
-                if space is not _INHERITED
-                else special(kind, name) is found
-            ):
+            look, found, known_way = known
+            if look is None or look(name) is found:
                 return known_way(obj)
         if kind is super:
             return _super_guard(obj, name)
@@ -200,18 +196,17 @@ def _watching(first: Guard, then: Guard) -> Guard:
     return guard
 
 
-_INHERITED: Final = object()
+def _where(kind: type, name: str) -> tuple[Callable[[str], Any] | None, Any]:
+    """What tells whether *kind* has been patched: how to look *name* up, and what is found.
 
-
-def _where(kind: type, name: str) -> tuple[Any, Any]:
-    """What tells whether *kind* has been patched: a dictionary, and what it holds for *name*.
-
-    None in place of the dictionary: a class that does not change.
+    None: a class that does not change.
     """
     if lasting(kind):
         return None, None
     own = namespace_of(kind)
-    return (own, own[name]) if name in own else (_INHERITED, special(kind, name))
+    if name in own:
+        return own.get, own[name]
+    return partial(special, kind), special(kind, name)
 
 
 def _super_guard(obj: Any, name: str) -> Driven | None:
