@@ -6,6 +6,7 @@ import gc
 import os
 import tracemalloc
 import weakref
+from importlib.util import find_spec
 
 import pytest
 
@@ -99,3 +100,13 @@ def test_mixed_traces_without_the_collector():
     done = soaking.soak(TRACES // 4, seed=2, signals=False, threads=0, collector=False)
 
     assert TRACES // 4 == sum(done.values())
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="models are of torch")
+@pytest.mark.parametrize("number", range(23))
+def test_each_word_of_the_vocabulary(number):
+    """Two thousand traces of each: memory is flat, and no hook is left."""
+    import features
+
+    assert len(features.FEATURES) == 23
+    features.repeat([features.FEATURES[number]], 2000)
