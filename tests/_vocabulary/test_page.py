@@ -15,7 +15,7 @@ def test_every_example_runs(capsys):
     for example in examples:
         exec(compile(example, str(PAGE), "exec"), space)
 
-    assert len(examples) == 10
+    assert len(examples) == 13
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("a block at line")
     assert shown[1] in text

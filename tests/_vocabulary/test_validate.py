@@ -58,6 +58,11 @@ class Net(nn.Module):
         return self.head(x)
 
 
+@torch.library.custom_op("tracekit_tests::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
 IDS = torch.tensor([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]])
 LONG = torch.long
 
@@ -156,10 +161,6 @@ def test_other_mistakes_come_as_themselves(model):
 
 
 def test_what_only_a_fake_tensor_cannot_do_is_left_to_the_run(model):
-    @torch.library.custom_op("tracekit_tests::twice", mutates_args=())
-    def twice(x: torch.Tensor) -> torch.Tensor:
-        return x * 2
-
     for block in (
         lambda: twice(model.head.output),
         lambda: pickle.dumps(model.head.output.detach()),
@@ -260,3 +261,107 @@ def test_a_real_run_in_another_thread(model):
     assert nn.Parameter not in shown
     assert {1} == {record.visits for record in tracer.report().records}
     assert {dict} == {type(part._parameters) for part in model._module.modules()}
+
+
+class Opaque(nn.Module):
+    """Has a kernel that knows no shapes: it cannot be scanned."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.linear(twice(x))
+
+
+def test_assumed_axes_are_explained(model):
+    opaque = Model(nn.Sequential(Opaque(), nn.Linear(8, 2)))
+    with opaque.trace() as tracer:
+        with tracer.invoke(torch.zeros(1, 8)):
+            first = opaque[0].output
+        with tracer.invoke(torch.zeros(2, 8)):
+            second = opaque[1].output
+    assumed = tracer.explain().splitlines()[-1]
+    with model.trace() as known:
+        with known.invoke(IDS):
+            model.layers[0].output
+        with known.invoke(IDS):
+            pass
+
+    assert ((1, 8), (2, 2)) == (first.shape, second.shape)
+    assert assumed == (
+        "  assumed   rows along axis 0, as the model cannot be scanned: "
+        "model.0.output, model.1.output"
+    )
+    assert "rows along axis 0" not in known.explain()
+
+
+def test_a_scan_with_edits_caches_operations_and_gradients(model):
+    with model.edit() as (_, calm):
+        calm.layers[0].output = calm.layers[0].output * 0.5
+    with calm.scan(IDS) as tracer:
+        cache = tracer.cache(include_inputs=True)
+        gelu = calm.layers[1].source.F_gelu_0.output
+        out = calm.layers[1].output
+        with calm.output.sum().backward():
+            gradient = out.grad
+    shapes = {path: tuple(entry.output.shape) for path, entry in cache.items()}
+
+    assert [(2, 5, 16), (2, 5, 8)] == [gelu.shape, gradient.shape]
+    assert (2, 5, 11) == shapes[""]
+    assert (2, 5, 8) == cache.layers[1].input.shape == shapes["layers.0.norm"]
+    assert all(p.grad is None for p in model._module.parameters())
+
+
+def test_mistakes_about_operations(model):
+    def edit(model):
+        model.layers[0].source.F_gelu_0.output = torch.zeros(2, 5, 15)
+
+    error = raised(model, edit)
+    assert "last edits: model.layers.0.source.F_gelu_0.output at" in str(error)
+    assert isinstance(raised(model, lambda m: m.layers[0].source.gelu_9.output), UnknownNameError)
+    assert isinstance(
+        raised(model, lambda m: m.layers[0].source.F_gelu_0.output[:, 5]), ScanMismatchError
+    )
+
+
+def test_a_scan_without_a_block_and_on_another_device(model):
+    assert (2, 5, 11) == model.scan(IDS, trace=False).shape
+    with model.scan(IDS, device="cuda:1") as tracer:
+        out = model.output
+
+    assert torch.device("cuda", 1) == out.device
+    assert "on cuda:1" in tracer.report().records[0].output
+    assert torch.device("cpu") == model.head.weight.device
+
+
+def test_the_forecast_of_a_plain_chain(model):
+    """Without gradients two activations live at a time, with them all that are needed again."""
+    net = Model(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()))
+    with torch.no_grad(), net.scan(torch.zeros(4, 8)) as plain:
+        pass
+    with net.scan(torch.zeros(4, 8)) as graph:
+        pass
+
+    assert 2 * 4 * 8 * 4 == plain.report().peak_bytes
+    assert 4 * 8 * 4 * 3 <= graph.report().peak_bytes <= 4 * 8 * 4 * 4
+    assert 2 * (8 * 8 + 8) * 4 == plain.report().parameter_bytes
+
+
+def test_a_model_below_in_the_same_file_is_not_the_block(model):
+    class Below(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    below = Model(Below())
+
+    def block(model):
+        model.first.output = torch.zeros(1, 9)
+
+    error = raised(below, block, torch.zeros(1, 8))
+
+    assert "last edits: model.first.output" in str(error)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
+from .._interleave.site import spell
 from .._protocol import suspending
 from .._runtime.tracer import Backend
 from .._torch.base import Traceable
@@ -22,6 +23,8 @@ from .source import SourceAttribute
 from .steps import StepLoop, Steps, _go_on, go_on
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from .._torch.run import Run
@@ -37,6 +40,7 @@ class ModelTracer(DisplayedTracer, InSession, CachingTracer, InterleavingTracer)
 
     scanning = False
     validating = False
+    _assumed: frozenset[tuple[str, str]] | set[tuple[str, str]] = frozenset()
 
     @property
     def iter(self) -> Steps:
@@ -62,6 +66,28 @@ class ModelTracer(DisplayedTracer, InSession, CachingTracer, InterleavingTracer)
         """
         go_on(self, steps)
         return self
+
+    def explain(self) -> str:
+        """Tell what was cut, what is rewritten in it and refused, and which axes were assumed.
+
+        Returns:
+            Several lines. Where fake runs of the model fail, rows of several inputs are taken
+            to lie along axis 0; these sites are listed last.
+        """
+        text = super().explain()
+        sites = [site for site in self.visited if (site.path, site.port) in self._assumed]
+        if not sites:
+            return text
+        names = ", ".join(dict.fromkeys(spell(site.path, site.port) for site in sites))
+        return f"{text}\n  assumed   rows along axis 0, as the model cannot be scanned: {names}"
+
+    def _start_invokes(
+        self, function: Callable[..., Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        started = super()._start_invokes(function)
+        assert self.model is not None
+        self._assumed = self.model._batch_rules().assumed
+        return started
 
     def _step_path(self, run: Run) -> str | None:
         """The module whose calls are the steps; `None`: each site counts its own visits."""

@@ -510,11 +510,15 @@ def _kind(value: Any, depth: int = 4) -> Hashable:
 
 
 def _line_of(traceback: TracebackType | None, body: Body) -> str:
-    """Find the innermost line of the block in a traceback."""
+    """Find the line of the block in a traceback; empty if the error did not pass it.
+
+    The model may stand in the same file, so the name of the code counts as well.
+    """
     found = ""
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if code.co_filename == body.filename and traceback.tb_lineno >= body.first_lineno:
+        is_there = code.co_filename == body.filename and code.co_name == body.name
+        if is_there and traceback.tb_lineno >= body.first_lineno:
             found = f"{code.co_filename}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
     return found
