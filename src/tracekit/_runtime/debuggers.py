@@ -38,6 +38,7 @@ _OURS: Final = "tracekit."
 _monitoring: Final[Any] = sys.monitoring if HAS_MONITORING else None  # type: ignore[attr-defined,unused-ignore]
 _DEBUGGER_ID: Final = 0
 _YIELD: Final = OPMAP["YIELD_VALUE"]
+_RESUME: Final = OPMAP["RESUME"]
 
 
 def is_one_there() -> bool:
@@ -77,11 +78,12 @@ def _is_no_place(frame: FrameType, handler: str) -> bool:
     """Whether a program that runs inline would not come by here."""
     twin = ORIGINALS.get(id(frame.f_code))
     if twin is not None:
+        code, at = frame.f_code.co_code, frame.f_lasti
+        if handler == "dispatch_call":
+            return code[at] == _RESUME and code[at + 1] != 0  # it had stood still
         # A body that ends, and what stands still to wait for the model, does not return.
         is_body = 0 not in twin.offsets.values()
-        return handler == "dispatch_return" and (
-            is_body or frame.f_code.co_code[frame.f_lasti] == _YIELD
-        )
+        return handler == "dispatch_return" and (is_body or code[at] == _YIELD)
     above: FrameType | None = frame
     while above is not None and id(above.f_code) not in ORIGINALS:
         if _is_ours(above):
