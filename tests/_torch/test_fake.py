@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, VOCAB
+from families import BEFORE_5, FAMILIES, VOCAB
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -18,6 +18,8 @@ from tracekit._torch.values import tensors
 from tracekit.errors import ScanDeviceError, ValueNotKnownError
 
 CUDA = torch.device("cuda", 0)
+OLD_TORCH = not hasattr(torch._C, "_ensureCUDADeviceGuardSet") and torch.backends.cuda.is_built()
+"""It was built with CUDA, and asks for a GPU where newer ones do without."""
 
 
 def record(module, call, *, without=()):
@@ -63,12 +65,20 @@ def elsewhere(log, device):
     return [(name, [(shape, dtype, device) for shape, dtype, _ in outs]) for name, outs in log]
 
 
+@pytest.fixture
+def family(request):
+    """A family whose modules are called by shapes alone."""
+    name = request.param
+    if BEFORE_5 and name in ("qwen3moe", "mixtral", "deepseekv3"):
+        pytest.skip("experts were modules of their own, called if their router chose them")
+    return FAMILIES[name]
+
+
 class TestFamilies:
     """What every module gives in a fake run is what it gives in a real one, but for the values."""
 
-    @pytest.mark.parametrize("name", FAMILIES)
-    def test_forward(self, name):
-        family = FAMILIES[name]
+    @pytest.mark.parametrize("family", FAMILIES, indirect=True)
+    def test_forward(self, family):
         module, inputs = family.build(), family.inputs()
         real = record(module, lambda: module(**inputs))
 
@@ -76,11 +86,12 @@ class TestFamilies:
         meta = family.build_on_meta()
         assert real == fake_record(meta, meta, (), inputs)
 
-    @pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.generates])
-    def test_generate(self, name):
-        if name == "whisper":
+    @pytest.mark.parametrize(
+        "family", [n for n, f in FAMILIES.items() if f.generates], indirect=True
+    )
+    def test_generate(self, family):
+        if family.name == "whisper":
             pytest.skip("whisper's own loop needs the tokens themselves")
-        family = FAMILIES[name]
         module, inputs = family.build(), generation(family)
         real = record(module, lambda: module.generate(**inputs))
 
@@ -88,9 +99,8 @@ class TestFamilies:
         meta = family.build_on_meta()
         assert real == fake_record(meta, meta.generate, (), inputs)
 
-    @pytest.mark.parametrize("name", FAMILIES)
-    def test_on_a_device_that_is_not_there(self, name):
-        family = FAMILIES[name]
+    @pytest.mark.parametrize("family", FAMILIES, indirect=True)
+    def test_on_a_device_that_is_not_there(self, family):
         module, inputs = family.build(), family.inputs()
         real = elsewhere(record(module, lambda: module(**inputs)), str(CUDA))
 
@@ -98,9 +108,8 @@ class TestFamilies:
         meta = family.build_on_meta()
         assert real == fake_record(meta, meta, (), inputs, CUDA)
 
-    @pytest.mark.parametrize("name", ["gpt2", "llama", "mixtral", "t5", "mamba2"])
-    def test_generate_on_a_device_that_is_not_there(self, name):
-        family = FAMILIES[name]
+    @pytest.mark.parametrize("family", ["gpt2", "llama", "mixtral", "t5", "mamba2"], indirect=True)
+    def test_generate_on_a_device_that_is_not_there(self, family):
         module, inputs = family.build(), generation(family)
         real = elsewhere(record(module, lambda: module.generate(**inputs)), str(CUDA))
 
@@ -114,8 +123,9 @@ class TestFamilies:
 
         assert real == fake_record(module, module.generate, (), inputs)
 
-    def test_a_forward_needs_no_guess(self):
-        module, inputs = FAMILIES["mixtral"].build(), FAMILIES["mixtral"].inputs()
+    @pytest.mark.parametrize("family", ["mixtral"], indirect=True)
+    def test_a_forward_needs_no_guess(self, family):
+        module, inputs = family.build(), family.inputs()
         with FakeRun(module) as fake, torch.no_grad():
             module(**inputs)
 
@@ -585,6 +595,8 @@ def test_generated_modules(names, training, batch, seq):
 
     assert real == fake
     assert real == on_meta
+    if OLD_TORCH and {"attention", "encoder"} & set(names):
+        return  # inside these, that torch asks the driver which kernel to take
     assert elsewhere(real, str(CUDA)) == fake_record(meta, meta, (x,), {}, CUDA)
 
 
@@ -605,6 +617,7 @@ class TestADeviceThatIsNotThere:
         assert torch.device("cuda", 1) == run.cuda(1).device
         assert torch.device("cpu") == run.cuda().half().cpu().device
 
+    @pytest.mark.skipif(OLD_TORCH, reason="there a fake parameter cannot be given other data")
     def test_modules_made_on_the_way_are_moved(self, run):
         made = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).to("cuda", torch.float16)
 
@@ -623,10 +636,11 @@ class TestADeviceThatIsNotThere:
         if not nocuda.is_needed():
             pytest.skip("this torch has a guard of its own")
         registry = nocuda._names().registry
+        before = registry[1]
         with FakeRun(nn.Identity()), FakeRun(nn.Identity()):
-            assert registry[1]
+            assert registry[0] == registry[1]
 
-        assert not registry[1]
+        assert before == registry[1]
 
     def test_refused_where_no_guard_can_be_had(self, monkeypatch):
         monkeypatch.setattr(nocuda, "is_usable", lambda: False)

@@ -589,7 +589,11 @@ def _names_cuda(args: Any, kwargs: dict[str, Any] | None) -> bool:
 
 _READS: Final = {Tensor.tolist, Tensor.numpy, Tensor.__array__}
 _GRADIENTS: Final = {Tensor.backward, torch.autograd.grad}
-_NO_ENGINE: Final = ("Cannot access accelerator device", "hasPrimaryContext expects")
+_NO_ENGINE: Final = (
+    "Cannot access accelerator device",
+    "hasPrimaryContext expects",
+    "acquiring a default stream",
+)
 _PICKLES: Final = {Tensor.__reduce_ex__, FakeTensor.__reduce_ex__}
 
 
