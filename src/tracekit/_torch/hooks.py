@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from .run import Run
     from .tree import Tree
-    from .tree import Tree
 
 _CAPTURE_MODULE: Final = "transformers.utils.output_capturing"
 _MISSING: Final = object()
