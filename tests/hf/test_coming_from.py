@@ -67,3 +67,25 @@ def test_names_of_the_tables_exist(names):
     for name in set(re.findall(r"`(?:with )?tracekit\.(\w+)[(`.]", PAGE)) - {"hf", "nnsight"}:
         assert getattr(tracekit, name)
     assert all(getattr(model, size) for size in ("n_layers", "n_heads", "d_head", "d_vocab"))
+
+
+def test_a_pipeline_is_traced_and_edited(names):
+    from transformers import pipeline
+
+    module, tok = names["model"]._module, names["model"].tokenizer
+    options = {"max_new_tokens": 3, "do_sample": False}
+    run = pipeline("text-generation", model=module, tokenizer=tok)
+    model = tracekit.Model(module)
+    shapes = []
+    with model.trace("Rome is in", fn=run, **options) as tracer:
+        for _ in tracer.iter[:]:
+            shapes.append(model.transformer.h[0].output.shape[1])
+            model.lm_head.output[..., 7] = 1000
+        traced = tracer.result
+    with model.edit() as (_, edited):
+        edited.lm_head.output[..., 7] = 1000
+    other = pipeline("text-generation", model=edited.as_module(), tokenizer=tok)
+
+    assert shapes == [3, 1, 1]
+    assert traced == other("Rome is in", **options)
+    assert traced[0]["generated_text"].count(tok.decode([7])) == 3

@@ -659,7 +659,7 @@ REFUSED = [
     ("0.5", "model.transformer.h[0].wait_for_input()", "read it"),
     ("0.5", "model.export_edits('folder')", "edit().run(fn)"),
     ("0.5", "model.import_edits('folder')", "edit().run(fn)"),
-    ("0.8", "model.pipe('text')", "transformers.pipeline"),
+    ("0.8", "model.pipe('text')", "fn=p"),
     ("0.8", "model.generator.streamer", "tracer.result"),
     ("0.5", "model.trace(TEXT, remote=True)", "leave `remote=` out"),
     ("0.5", "model.session(remote=True)", "leave `remote=` out"),

@@ -23,7 +23,8 @@ _OLD_NODE_NAMES: Final = {
     "export_edits": "keep the function that makes the edit, and call model.edit().run(fn) again",
     "import_edits": "keep the function that makes the edit, and call model.edit().run(fn) again",
     "interleaver": "nothing: a run belongs to its tracer",
-    "pipe": "transformers.pipeline(task, model=model.as_module(), tokenizer=model.tokenizer)",
+    "pipe": "p = transformers.pipeline(task, model=module, tokenizer=...), and in a `with` "
+    "NNsight(module).trace(text, fn=p); with stored edits p's model is model.as_module()",
     "wait_for_input": "read it: model.layer.input",
     "wait_for_output": "read it: model.layer.output",
 }
