@@ -93,9 +93,10 @@ def _held_up(
     if delay is None or delay.since == delay.until:
         return "", ""
     keys = [key for key, _ in interleaver.passed]
+    since = max(delay.since - 1, 0)  # where the model stood then, it had not gone on from yet
     before, during, after = (
-        request.key in keys[: delay.since],
-        request.key in keys[delay.since : delay.until],
+        request.key in keys[:since],
+        request.key in keys[since : delay.until],
         request.key in keys[delay.until : asked],
     )
     # Nobody watched a module that is asked for only now: what the model did is not known.
@@ -147,7 +148,7 @@ def too_late(interleaver: Interleaver, worker: Worker, request: Read) -> BaseExc
     seen = f"{recent}\n{seen}" if seen else recent
     count = interleaver.host.count(request.key)
     held_up, instead = _held_up(interleaver, worker, request, asked)
-    if held_up and not why:
+    if held_up and (count or not why):
         seen, fix = f"{seen}\n{held_up}", instead
     if count or not why:
         error: BaseException = OutOfOrderError(
