@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from families import FAMILIES
+from families import BEFORE_5, FAMILIES
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -610,6 +610,8 @@ class TestLearning:
     @pytest.mark.parametrize("name", [n for n in FAMILIES if n != "llava"])
     def test_families_batched_equals_separate(self, name):
         """Every module's output, cut to one invoke's rows, is that of the separate run."""
+        if BEFORE_5 and name == "mixtral":
+            pytest.skip("experts were modules of their own, called if their router chose them")
         family = FAMILIES[name]
         module = family.build()
         inputs = family.inputs(3)
