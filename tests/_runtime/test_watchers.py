@@ -401,6 +401,51 @@ def test_a_debugger_started_in_a_block_gets_its_patterns_back():
     assert debuggers.STARTED == []
 
 
+AFTER_OPCODES = """
+import sys
+from tracekit import Tracer
+
+def local(frame, event, argument):
+    frame.f_trace_opcodes = True
+    return local
+
+def within():
+    with Tracer():
+        sys.settrace(local); y = 2
+        sys.settrace(None)
+        x = 1
+    return x
+
+def around():
+    sys.settrace(local)
+    with Tracer():
+        x = 2
+    sys.settrace(None)
+    return x
+
+def until():
+    sys.settrace(lambda *_: None)
+    with Tracer():
+        x = 3
+        sys.settrace(None)
+    return x
+
+def since():
+    with Tracer():
+        sys.settrace(lambda *_: None)
+        x = 4
+    sys.settrace(None)
+    return x
+
+print([function() for _ in range(2) for function in (within, around, until, since)])
+"""
+
+
+def test_trace_functions_once_opcodes_have_been_traced():
+    """From 3.12 on the interpreter then puts an event of its own on every instruction."""
+    assert "[1, 2, 3, 4, 1, 2, 3, 4]" in run("-c", AFTER_OPCODES, inline=False)
+
+
 def test_what_breakpoint_calls_may_be_no_debugger(monkeypatch):
     """Its value comes back, and the patterns of nobody are touched."""
     monkeypatch.setattr(sys, "breakpointhook", lambda *args, **kwargs: (args, kwargs))

@@ -254,7 +254,9 @@ class _MonitoredSkip(Skip):
         # still names it (`breakpoint()`, then `continue`). So look at the code itself.
         if frame is not None and _INSTRUMENTED is not None:
             code: Any = frame.f_code
-            if code._co_code_adaptive[self.offset] != _INSTRUMENTED:
+            # On 3.12, once anybody in the process has traced opcodes, a new trace function puts its
+            # own event there and takes ours off alone: the code shows nothing of it.
+            if code._co_code_adaptive[self.offset] != _INSTRUMENTED or _get_trace() is not None:
                 _instrument(code)
         if len(_armed) > _MANY:
             _forget_dropped()
@@ -358,8 +360,10 @@ def _nobody_watches(number: int) -> bool:
 def _events_arrive_after_repair(frame: FrameType, offset: int) -> bool:
     """Look whether somebody else has freed our id or taken it over; if so, take another."""
     if _tool.number is not None and _monitoring.get_tool(_tool.number) == TOOL_NAME:
-        # It is ours still. Our callback may have been replaced all the same.
+        # It is ours still. Our callback may have been replaced all the same, or (see `engage`) the
+        # event on the canary be gone.
         _monitoring.register_callback(_tool.number, _INSTRUCTION, _on_instruction)
+        _instrument(_CANARY)
     else:
         _tool.forget()
         if not _tool.acquire():
