@@ -255,21 +255,32 @@ class BatchRules:
             elif not path and port == "input":
                 raise _EnoughError
 
-        handles = []
+        handles: list[Any] = []
+        # An interrupt may keep a handle from us: its hook then does nothing any more.
+        over: list[bool] = []
+
+        def remove() -> None:
+            for before, after in handles:
+                before.remove()
+                after.remove()
+
         inside = nullcontext() if watch is None else watch(note)
         with FakeRun(module) as fake, torch.no_grad(), inside:
             given_args, given_kwargs = fake.inputs(args, kwargs)
             given_args, given_kwargs = self._resize(given_args, given_kwargs, total, rows)
             try:
                 for path, part in module.named_modules(remove_duplicate=False):
-                    handles.append(_watch(part, path, note, self._running))
+                    handles.append(_watch(part, path, note, self._running, over))
                 note("", "result", call(*given_args, **given_kwargs))
             except _EnoughError:
                 pass
             finally:
-                for before, after in handles:
-                    before.remove()
-                    after.remove()
+                over.append(True)
+                try:
+                    remove()
+                except BaseException:
+                    remove()  # what an interrupt has left undone
+                    raise
 
     def _resize(self, args: Any, kwargs: Any, total: int, rows: int) -> Any:
         """Give the inputs another number of rows."""
@@ -309,15 +320,21 @@ def _mixes_rows(path: str, part: nn.Module) -> bool:
 
 
 def _watch(
-    part: nn.Module, path: str, note: Callable[[str, str, Any], None], running: list[str]
+    part: nn.Module,
+    path: str,
+    note: Callable[[str, str, Any], None],
+    running: list[str],
+    over: list[bool],
 ) -> Any:
     def before(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        running.append(path)
-        note(path, "input", (args, kwargs))
+        if not over:
+            running.append(path)
+            note(path, "input", (args, kwargs))
 
     def after(_module: nn.Module, _args: Any, output: Any) -> None:
-        running.pop()
-        note(path, "output", output)
+        if not over:
+            running.pop()
+            note(path, "output", output)
 
     return (
         part.register_forward_pre_hook(before, with_kwargs=True),

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes as unset_modes
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_mode
 
 from . import hooks, nocuda
 from .fakemode import MAX_KNOWN_ELEMENTS, AsksForValues, FloatsFake, is_float
@@ -81,8 +81,11 @@ class FakeRun:
         if self._stack is not None:
             message = "a FakeRun is entered once"
             raise RuntimeError(message)
-        with ExitStack() as stack:
+        stack = self._stack = ExitStack()
+        try:
             stack.enter_context(_TURN)
+            # torch's modes are entered and left in Python: an interrupt there leaves them set.
+            stack.callback(_leave_modes_above, len(_get_current_dispatch_mode_stack()))
             if any(isinstance(mode, FloatsFake) for mode in _get_current_dispatch_mode_stack()):
                 # A fake run inside another one: what is fake already is a tensor like any other.
                 stack.enter_context(unset_modes())
@@ -102,7 +105,9 @@ class FakeRun:
             stack.enter_context(self.fake_mode)
             stack.enter_context(AsksForValues(self.mode))
             stack.enter_context(self.mode)
-            self._stack = stack.pop_all()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -163,6 +168,12 @@ class FakeRun:
             return False
         first = self.device or next((p.device for p in self.module.parameters()), None)
         return first is not None and first.type == "cuda"
+
+
+def _leave_modes_above(count: int) -> None:
+    """Take dispatch modes off until there are *count* of them."""
+    for _ in range(len(_get_current_dispatch_mode_stack()) - count):
+        _pop_mode()
 
 
 def _forget(_meta: Tensor, _fake: Tensor) -> None:
@@ -334,11 +345,7 @@ def _module_state(module: nn.Module, present: Callable[[Tensor], Tensor]) -> Ite
             ):
                 visit(value)
 
-    try:
-        for part in module.modules():
-            visit(part.__dict__)
-        yield
-    finally:
+    def restore() -> None:
         for container, before in reversed(saved):
             if _RECORDS in container and isinstance(container, dict):
                 # transformers has put its recording hooks on, for good; the mark stays with them.
@@ -351,6 +358,17 @@ def _module_state(module: nn.Module, present: Callable[[Tensor], Tensor]) -> Ite
                 put_back(container, before)
         for each in apart:
             each.end()
+
+    try:
+        for part in module.modules():
+            visit(part.__dict__)
+        yield
+    finally:
+        try:
+            restore()
+        except BaseException:
+            restore()  # what an interrupt has left undone
+            raise
 
 
 def put_back(container: Any, before: Any, *, leave: str = "") -> None:
