@@ -111,12 +111,6 @@ class Held:
 
     def model_ran(self) -> None:
         """A block resumes: what changed was changed by the model."""
-        for entry in self._recent:
-            tensor = entry.ref()
-            if tensor is not None and tensor._version != entry.version:
-                break
-        else:
-            return
         for entry, _ in self._changed():
             self._overwritten.append((entry, _OVERWRITTEN))
 
@@ -137,13 +131,9 @@ class Held:
         Returns:
             Whether there was such an edit.
         """
-        for entry in self._recent:
-            tensor = entry.ref()
-            if tensor is not None and tensor._version != entry.version:
-                break
-        else:
-            return False
         changed = self._changed()
+        if not changed:
+            return False
         in_time = {_storage(tensor) for entry, tensor in changed if entry.standing is standing}
         for entry, tensor in changed:
             # The same memory may have been read at an earlier site as well.
