@@ -509,7 +509,7 @@ def _is_twin(code: CodeType) -> bool:
 
 _ENGINE_MODULES = frozenset(
     {
-        "tracekit._bytecode.checks",
+        "tracekit._bytecode.questions",
         "tracekit._runtime.guards",
         "tracekit._runtime.resolve",
         "tracekit._runtime.items",

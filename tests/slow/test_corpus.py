@@ -27,13 +27,13 @@ from types import CodeType
 import pytest
 
 from tracekit._bytecode.assemble import assemble
-from tracekit._bytecode.checks import Hooks
 from tracekit._bytecode.cut import cut, decode, target_of
 from tracekit._bytecode.facts import CACHE_UNITS
 from tracekit._bytecode.generator import make_body_twin
 from tracekit._bytecode.lift import Table, entries_of, lift
 from tracekit._bytecode.opcodes import JUMPS, LEAVES, NOP, UNCONDITIONAL_JUMPS
 from tracekit._bytecode.program import Instr
+from tracekit._bytecode.questions import Hooks
 from tracekit.errors import LeavesBlockError
 
 STDLIB = Path(sysconfig.get_path("stdlib"))

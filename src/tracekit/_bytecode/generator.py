@@ -18,7 +18,7 @@ from typing import Final
 
 from .._protocol import UNBOUND
 from .assemble import assemble
-from .checks import Hooks, instrument
+from .checks import instrument
 from .cut import Cut
 from .facts import CACHE_UNITS, CALLS_HAVE_PRECALL
 from .lift import lift
@@ -42,6 +42,7 @@ from .opcodes import (
     YIELD_VALUE,
 )
 from .program import Element, Handler, Instr, Label, Program
+from .questions import Hooks
 
 _RESUME_AT_START: Final = 0
 _RESUME_AFTER_YIELD: Final = 1

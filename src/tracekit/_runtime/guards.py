@@ -23,7 +23,7 @@ from functools import lru_cache, partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from .._bytecode.checks import Guard, Hooks, Last
+from .._bytecode.questions import Guard, Hooks, Last
 from .._protocol import Suspending
 from . import operations as do
 from .delegation import delegate

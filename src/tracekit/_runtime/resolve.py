@@ -30,7 +30,7 @@ from types import (
 )
 from typing import Any, Final
 
-from .._bytecode.checks import NOTHING_MET, CallSite
+from .._bytecode.questions import NOTHING_MET, CallSite
 from .._protocol import HAND_WRITTEN, Carrier
 from . import debuggers
 from .items import Driven, LazyIterator, VirtualGenerator, carry, done, wrapper_of

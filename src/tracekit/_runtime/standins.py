@@ -28,7 +28,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from .._bytecode.checks import Guard
+from .._bytecode.questions import Guard
 from .._protocol import END, Carrier
 from . import collecting as _collecting  # noqa: F401 - fills the registry
 from . import guards, lazies
