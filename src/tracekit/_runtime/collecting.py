@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from .._protocol import END, Carrier
+from . import iteration
 from . import operations as do
 from .items import Driven, ObjectIterator
-from .operations import advance, collects, drain, iterates, open_iter, open_or
+from .iteration import advance, collects, drain, iterates, open_iter, open_or
 from .resolve import call_special, register
 from .special import MISSING, special, special_asks
 
@@ -163,7 +164,7 @@ def _list(iterable: Any = (), /) -> Driven:
 
 def _list_init(self: list[Any], iterable: Any = (), /) -> Driven:
     list.clear(self)
-    yield from do.extend(self, iterable)
+    yield from iteration.extend(self, iterable)
 
 
 def _extendleft(self: collections.deque[Any], iterable: Any, /) -> Driven:
@@ -174,8 +175,8 @@ def _extendleft(self: collections.deque[Any], iterable: Any, /) -> Driven:
 
 register(list, _list, when=lambda args, _: bool(args) and collects(args[0]))
 register(list.__init__, _list_init, when=_second_collects)
-register(list.extend, do.extend, when=_second_collects)
-register(collections.deque.extend, do.extend, when=second_iterable)
+register(list.extend, iteration.extend, when=_second_collects)
+register(collections.deque.extend, iteration.extend, when=second_iterable)
 register(collections.deque.extendleft, _extendleft, when=second_iterable)
 
 # -- looking for an element ---------------------------------------------------------------------

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from .._protocol import END, Carrier, Item, Raised
+from .attributes import get_attr
 from .items import Driven, ObjectIterator, VirtualGenerator, VirtualIterator, is_virtual
-from .operations import get_attr, open_iter
+from .iteration import open_iter
 from .resolve import call
 
 

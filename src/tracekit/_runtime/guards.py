@@ -7,7 +7,8 @@ packages stay in that set; users' classes are thrown out by `forget()` between r
 notebook patches classes, and because the set would keep them alive.
 
 A guard looks at types and class dictionaries only (`special.py`); what must be done when the
-answer is not None is in `operations.py`.
+answer is not None is in `operations.py` and those beside it (`attributes.py`, `iteration.py`,
+`formatting.py`, `patterns.py`).
 
 Things that don't work: keys of `(type, name)` kept for ever (they go stale, and hold classes);
 `id(type)` as the key (an id is used again after a class has died). A metaclass without a hash
@@ -25,7 +26,9 @@ from typing import Any, Final
 
 from .._bytecode.questions import Guard, Hooks, Last
 from .._protocol import Suspending
+from . import attributes, formatting, iteration, patterns
 from . import operations as do
+from .attributes import OBJECT_DELATTR, OBJECT_GETATTRIBUTE, OBJECT_SETATTR, descriptor_asks
 from .delegation import delegate
 from .items import (
     VIRTUAL_ITERATORS,
@@ -36,15 +39,8 @@ from .items import (
     is_virtual,
     unwrap,
 )
-from .operations import (
-    DEFAULTDICT_MISSING,
-    OBJECT_DELATTR,
-    OBJECT_GETATTRIBUTE,
-    OBJECT_SETATTR,
-    collects,
-    descriptor_asks,
-    iterates,
-)
+from .iteration import collects, iterates
+from .operations import DEFAULTDICT_MISSING
 from .resolve import begin, call_special, check, check_spread, defaults_change, resolve
 from .saving import saves
 from .shared import opens_block, shared_name, shared_store
@@ -210,10 +206,10 @@ def _where(kind: type, name: str) -> tuple[Callable[[str], Any] | None, Any]:
 
 
 def _super_guard(obj: Any, name: str) -> Driven | None:
-    found, _, _ = do.super_find(obj, name)
+    found, _, _ = attributes.super_find(obj, name)
     if found is MISSING or not descriptor_asks(found):
         return None
-    return do.super_get(obj, name)
+    return attributes.super_get(obj, name)
 
 
 def _class_guard(cls: Any, name: str, plain: set[type]) -> Driven | None:
@@ -231,7 +227,7 @@ def _class_guard(cls: Any, name: str, plain: set[type]) -> Driven | None:
     ):
         remember(plain, cls)
         return None
-    return do.class_get(cls, name)
+    return attributes.class_get(cls, name)
 
 
 def _way_of(kind: type, name: str) -> Callable[[Any], Driven | None] | None:
@@ -240,23 +236,23 @@ def _way_of(kind: type, name: str) -> Callable[[Any], Driven | None] | None:
     fallback = special(kind, "__getattr__")
     found = special(kind, name)
     if getattribute is not OBJECT_GETATTRIBUTE and asks(getattribute):
-        return lambda obj: do.get_attr(obj, name)
+        return lambda obj: attributes.get_attr(obj, name)
     if fallback is MISSING or not asks(fallback):
         fallback = None
     if found is not MISSING and descriptor_asks(found):
         if inherits(Suspending, type(found)) and getattribute is OBJECT_GETATTRIBUTE:
             return found.ask_get  # type: ignore[no-any-return]
-        if do.is_data_descriptor(type(found)):
+        if attributes.is_data_descriptor(type(found)):
             if special(kind, "__getattr__") is MISSING and getattribute is OBJECT_GETATTRIBUTE:
                 if type(found) is property:
                     getter = found.fget
                     return lambda obj: begin(getter, obj)
-                return lambda obj: do.descriptor_get(found, obj, kind)
-            return lambda obj: do.get_attr(obj, name)
+                return lambda obj: attributes.descriptor_get(found, obj, kind)
+            return lambda obj: attributes.get_attr(obj, name)
 
         def unless_own(obj: Any) -> Driven | None:
             own = instance_dict(obj, kind)
-            return None if own is not None and name in own else do.get_attr(obj, name)
+            return None if own is not None and name in own else attributes.get_attr(obj, name)
 
         return unless_own
     if fallback is None:
@@ -270,7 +266,7 @@ def _way_of(kind: type, name: str) -> Callable[[Any], Driven | None] | None:
             return None
         if found is MISSING and getattribute is OBJECT_GETATTRIBUTE:
             return call_special(special(kind, "__getattr__"), obj, name)
-        return do.get_attr(obj, name)
+        return attributes.get_attr(obj, name)
 
     return unless_there
 
@@ -310,7 +306,7 @@ def store_attr(name: str) -> Guard:
         except TypeError:
             pass
         if _write_asks(kind, name, "__setattr__", OBJECT_SETATTR, "__set__"):
-            return do.set_attr(obj, name, value)
+            return attributes.set_attr(obj, name, value)
         if inherits(type, kind):
             if not among(type(value), _NUMBERS):
                 forget_verdicts()
@@ -338,7 +334,7 @@ def delete_attr(name: str) -> Guard:
 
     def decide(kind: type, obj: Any) -> Any:
         asking = _write_asks(kind, name, "__delattr__", OBJECT_DELATTR, "__delete__")
-        return do.del_attr(obj, name) if asking else _IS_PLAIN
+        return attributes.del_attr(obj, name) if asking else _IS_PLAIN
 
     return _unless_plain({ModuleType}, decide)
 
@@ -367,9 +363,9 @@ def _percent(op: int, *, is_inplace: bool) -> Guard:
     number = _operator(op, is_inplace=is_inplace)
 
     def guard(left: Any, right: Any) -> Driven | None:
-        if type(left) is not str:
-            return number(left, right)
-        return do.percent(left, right) if do.percent_asks(right) else number(left, right)
+        if type(left) is str and formatting.percent_asks(right):
+            return formatting.percent(left, right)
+        return number(left, right)
 
     return guard
 
@@ -626,7 +622,7 @@ def text(conversion: str) -> Guard:
 
     def decide(kind: type, obj: Any, spec: Any = None) -> Any:
         asking = any(special_asks(kind, name) for name in names)
-        return do.formatted(conversion, obj, spec or "") if asking else _IS_PLAIN
+        return formatting.formatted(conversion, obj, spec or "") if asking else _IS_PLAIN
 
     return _unless_plain(set(_NUMBERS), decide)
 
@@ -635,7 +631,7 @@ def match_class(subject: Any, cls: Any, names: Any, count: int) -> Driven | None
     """The guard of `case cls(...)`: may an attribute of the subject ask?"""
     kind = type(subject)
     if special_asks(kind, "__getattribute__") or special_asks(kind, "__getattr__"):
-        return do.match_class(subject, cls, names, count)
+        return patterns.match_class(subject, cls, names, count)
     wanted = names
     if count and inherits(type, type(cls)):
         args = lookup(cls, "__match_args__")
@@ -645,7 +641,7 @@ def match_class(subject: Any, cls: Any, names: Any, count: int) -> Driven | None
         if type(name) is str:
             found = special(kind, name)
             if found is not MISSING and descriptor_asks(found):
-                return do.match_class(subject, cls, names, count)
+                return patterns.match_class(subject, cls, names, count)
     return None
 
 
@@ -654,7 +650,7 @@ def match_keys(subject: Any, keys: Any) -> Driven | None:
     kind = type(subject)
     if kind is dict or not asks(special(kind, "get")):
         return None
-    return do.match_keys(subject, keys)
+    return patterns.match_keys(subject, keys)
 
 
 def raised(error: Any) -> Driven | None:
@@ -680,10 +676,10 @@ HOOKS: Final[Hooks] = Hooks(
     subscr=_subscr(),
     store_subscr=_store_subscr(),
     delete_subscr=_guard_by_type(("__delitem__",), do.delete_subscr),
-    iter=_iteration(do.open_iter, keeps_ours=True),
+    iter=_iteration(iteration.open_iter, keeps_ours=True),
     step=step,
     unpack=_iteration(
-        lambda obj, count=-1, rest=False: do.unpack(obj, count, rest=rest), keeps_ours=False
+        lambda obj, count=-1, rest=False: iteration.unpack(obj, count, rest=rest), keeps_ours=False
     ),
     mapping=_mapping(),
     enter=_guard_by_type(("__enter__", "__exit__"), do.enter),
@@ -691,7 +687,7 @@ HOOKS: Final[Hooks] = Hooks(
     format=text,
     match_class=match_class,
     match_keys=match_keys,
-    length=_guard_by_type(("__len__",), do.length),
+    length=_guard_by_type(("__len__",), iteration.length),
     raised=raised,
     delegate=delegate,
     unwrap=unwrap,

@@ -16,7 +16,7 @@ from .._protocol import END, Carrier, Item
 from . import guards
 from . import operations as do
 from .items import Driven, LazyIterator
-from .operations import advance, drain, iterates, open_iter
+from .iteration import advance, drain, iterates, open_iter
 from .resolve import call, register
 from .special import MISSING, any_can_ask, special
 

@@ -1,250 +1,29 @@
-"""CPython's protocols, in Python, with calls that may suspend.
+"""CPython's operators, in Python, with calls that may suspend.
 
 Each function here is a generator function that does what one instruction does: the lookups, the
 order of attempts, the default and the error texts of the C code, with every special method called
-virtually. They are right for any operands; `guards.py` decides when one is needed.
+virtually. They are right for any operands; `guards.py` decides when one is needed. Attributes,
+iteration, text and patterns have rules of their own, and files of their own: `attributes.py`,
+`iteration.py`, `formatting.py`, `patterns.py`.
 
 In hand-written generators a `StopIteration` travels as a `Carrier`, and is raised outside of
 `except` blocks, or it would show up as somebody's `__context__`.
 """
 
-# This file is long because it is a table: one short function for each protocol of the language,
-# which nobody reads through but everybody looks something up in.
-
 from __future__ import annotations
 
 import collections
 import operator
-import re
 from collections.abc import Callable
-from types import FunctionType, WrapperDescriptorType
+from types import WrapperDescriptorType
 from typing import Any, Final
 
-from .._protocol import END, Carrier, Item, Suspending
-from .items import (
-    Driven,
-    LazyIterator,
-    ObjectIterator,
-    is_virtual,
-)
-from .resolve import begin, bind, call, call_special
-from .special import (
-    MISSING,
-    asks,
-    can_ask,
-    inherits,
-    instance_dict,
-    lookup,
-    mro_of,
-    namespace_of,
-    special,
-    special_asks,
-)
-from .twins import twin_function
-
-_OBJECT: Final = namespace_of(object)
-OBJECT_GETATTRIBUTE: Final = _OBJECT["__getattribute__"]
-OBJECT_SETATTR: Final = _OBJECT["__setattr__"]
-OBJECT_DELATTR: Final = _OBJECT["__delattr__"]
-_SUPER_GETATTRIBUTE: Final = namespace_of(super)["__getattribute__"]
-_TYPE_GETATTRIBUTE: Final = namespace_of(type)["__getattribute__"]
-_PROPERTY: Final = namespace_of(property)
-
-# -- attributes ---------------------------------------------------------------------------------
-
-
-def descriptor_asks(found: Any, slot: str = "__get__") -> bool:
-    """Say whether the descriptor *found* may ask when it is read, set or deleted.
-
-    Args:
-        found: What a class's dictionary holds.
-        slot: `"__get__"`, `"__set__"` or `"__delete__"`.
-    """
-    kind = type(found)
-    if kind is FunctionType:
-        return False
-    if inherits(Suspending, kind):
-        return slot != "__delete__"
-    method = special(kind, slot)
-    if method is MISSING:
-        return False
-    accessor = PROPERTY_PARTS.get(slot)
-    if accessor is not None and method is _PROPERTY[slot]:
-        return asks(accessor(found))
-    return asks(method)
-
-
-PROPERTY_PARTS: Final[dict[str, Callable[[Any], Any]]] = {
-    "__get__": _PROPERTY["fget"].__get__,
-    "__set__": _PROPERTY["fset"].__get__,
-    "__delete__": _PROPERTY["fdel"].__get__,
-}
-
-
-def descriptor_get(found: Any, obj: Any, owner: type) -> Driven:
-    """Read through a descriptor; *obj* is None for a read from the class."""
-    kind = type(found)
-    if obj is not None and inherits(Suspending, kind):
-        return found.ask_get(obj)  # type: ignore[no-any-return]
-    method = special(kind, "__get__")
-    if method is _PROPERTY["__get__"] and obj is not None:
-        getter = PROPERTY_PARTS["__get__"](found)
-        if getter is not None:
-            return begin(getter, obj)
-    return call_special(method, found, obj, owner)
-
-
-def is_data_descriptor(kind: type) -> bool:
-    """Say whether instances of *kind* come before an instance's own dictionary."""
-    return special(kind, "__set__") is not MISSING or special(kind, "__delete__") is not MISSING
-
-
-def generic_get(obj: Any, name: str) -> Driven:
-    """`object.__getattribute__(obj, name)`."""
-    kind = type(obj)
-    found = special(kind, name)
-    get = MISSING if found is MISSING else special(type(found), "__get__")
-    if get is not MISSING and is_data_descriptor(type(found)) and descriptor_asks(found):
-        return (yield from descriptor_get(found, obj, kind))
-    if get is not MISSING and not is_data_descriptor(type(found)) and descriptor_asks(found):
-        own = instance_dict(obj, kind)
-        if own is None or name not in own:
-            return (yield from descriptor_get(found, obj, kind))
-    return _straight(OBJECT_GETATTRIBUTE, obj, name)
-
-
-def _straight(function: Callable[..., Any], /, *args: Any) -> Any:
-    """Call something whose StopIteration must not end the generator that calls it."""
-    try:
-        return function(*args)
-    except StopIteration as error:
-        carrier = Carrier(error)
-    raise carrier
-
-
-def get_attr(obj: Any, name: str) -> Driven:
-    """`obj.name`."""
-    kind = type(obj)
-    if kind is super:
-        return (yield from super_get(obj, name))
-    getattribute = special(kind, "__getattribute__")
-    fallback = special(kind, "__getattr__")
-    if getattribute is _TYPE_GETATTRIBUTE:
-        return (yield from class_get(obj, name))
-    if getattribute is not OBJECT_GETATTRIBUTE and not asks(getattribute):
-        # A library's, or a C type's own: as it stands, unless a descriptor of the class asks.
-        found = special(kind, name)
-        if found is MISSING or not descriptor_asks(found):
-            if fallback is MISSING or not asks(fallback):
-                return _straight(getattr, obj, name)
-            reading: Driven = call_special(getattribute, obj, name)
-        elif type(getattribute) is FunctionType:
-            reading = call_special(getattribute, obj, name)
-        else:
-            reading = generic_get(obj, name)
-    elif getattribute is OBJECT_GETATTRIBUTE:
-        reading = generic_get(obj, name)
-    else:
-        reading = call_special(getattribute, obj, name)
-    if fallback is MISSING:
-        return (yield from reading)
-    try:
-        return (yield from reading)
-    except AttributeError:
-        pass
-    return (yield from call_special(fallback, obj, name))
-
-
-def class_get(cls: Any, name: str) -> Driven:
-    """`cls.name` of a class: descriptors of the class itself may ask, its metaclass is let be."""
-    meta = special(type(cls), name)
-    if meta is MISSING or not is_data_descriptor(type(meta)):
-        found = lookup(cls, name)
-        if (
-            found is not MISSING
-            and type(found) is not property
-            and not inherits(Suspending, type(found))
-            and descriptor_asks(found)
-        ):
-            return (yield from descriptor_get(found, None, cls))
-    return _straight(getattr, cls, name)
-
-
-def super_find(obj: Any, name: str) -> tuple[Any, Any, type]:
-    """What `super_object.name` finds: (found or MISSING, instance or None, class)."""
-    this = _SUPER_GETATTRIBUTE(obj, "__thisclass__")
-    start = _SUPER_GETATTRIBUTE(obj, "__self_class__")
-    instance = _SUPER_GETATTRIBUTE(obj, "__self__")
-    if start is None or name == "__class__":
-        return MISSING, None, type(obj)
-    passed = False
-    for base in mro_of(start):
-        found = namespace_of(base).get(name, MISSING) if passed else MISSING
-        if found is not MISSING:
-            return found, instance, start
-        passed = passed or base is this
-    return MISSING, instance, start
-
-
-def super_get(obj: Any, name: str) -> Driven:
-    """`super().name`, with the `super` object made already."""
-    found, instance, start = super_find(obj, name)
-    if found is MISSING or not descriptor_asks(found):
-        return _straight(getattr, obj, name)
-    # Bound to a class, `super` reads as from the class.
-    return (yield from descriptor_get(found, None if instance is start else instance, start))
-
-
-def set_attr(obj: Any, name: str, value: Any) -> Driven:
-    """`obj.name = value`."""
-    kind = type(obj)
-    method = special(kind, "__setattr__")
-    if method is OBJECT_SETATTR:
-        return (yield from generic_set(obj, name, value))
-    return (yield from _through(method, obj, name, value))
-
-
-def _through(method: Any, obj: Any, *args: Any) -> Driven:
-    """Call a `__setattr__` or `__delattr__`, a library's Python one virtually, too."""
-    if type(method) is FunctionType and not asks(method):
-        twin = twin_function(method)
-        if twin is not None:
-            return (yield from twin(obj, *args))
-    return (yield from call_special(method, obj, *args))
-
-
-def generic_set(obj: Any, name: str, value: Any) -> Driven:
-    """`object.__setattr__(obj, name, value)`."""
-    found = special(type(obj), name)
-    if found is MISSING or not descriptor_asks(found, "__set__"):
-        return _straight(OBJECT_SETATTR, obj, name, value)
-    kind = type(found)
-    if inherits(Suspending, kind):
-        return (yield from found.ask_set(obj, value))
-    method = special(kind, "__set__")
-    if method is _PROPERTY["__set__"]:
-        return (yield from call(PROPERTY_PARTS["__set__"](found), obj, value))
-    return (yield from call_special(method, found, obj, value))
-
-
-def del_attr(obj: Any, name: str) -> Driven:
-    """`del obj.name`."""
-    method = special(type(obj), "__delattr__")
-    if method is OBJECT_DELATTR:
-        return (yield from generic_del(obj, name))
-    return (yield from _through(method, obj, name))
-
-
-def generic_del(obj: Any, name: str) -> Driven:
-    """`object.__delattr__(obj, name)`."""
-    found = special(type(obj), name)
-    if found is MISSING or not descriptor_asks(found, "__delete__"):
-        return _straight(OBJECT_DELATTR, obj, name)
-    method = special(type(found), "__delete__")
-    if method is _PROPERTY["__delete__"]:
-        return (yield from call(PROPERTY_PARTS["__delete__"](found), obj))
-    return (yield from call_special(method, found, obj))
-
+from .._protocol import END
+from .attributes import get_attr
+from .items import Driven
+from .iteration import advance, drain, extend, iterates, length, open_or
+from .resolve import bind, call, call_special, call_straight
+from .special import MISSING, asks, can_ask, inherits, lookup, namespace_of, special, special_asks
 
 # -- operators ----------------------------------------------------------------------------------
 
@@ -289,7 +68,7 @@ def binary(name: str, left: Any, right: Any, symbol: str = "") -> Driven:
             if name == "mul" and special(type(other), "__index__") is MISSING:
                 message = f"can't multiply sequence by non-int of type '{type(other).__name__}'"
                 raise TypeError(message)
-            return _straight(method, sequence, other)
+            return call_straight(method, sequence, other)
     raise unsupported(symbol or _BY_NAME[name][0], left, right)
 
 
@@ -346,20 +125,10 @@ def inplace(name: str, left: Any, right: Any) -> Driven:
     if name == "add" and iterates(right):
         yield from extend(left, right)
         return left
-    return _straight(method, left, right)
+    return call_straight(method, left, right)
 
 
 _DICT_IOR: Final = namespace_of(dict)["__ior__"]
-
-
-def extend(target: Any, iterable: Any) -> Driven:
-    """`target.extend(iterable)` of a list or deque: what came before an error stays."""
-    append = (list if isinstance(target, list) else collections.deque).append
-    iterator = yield from open_iter(iterable)
-    if isinstance(target, list):
-        yield from _hint(iterable)
-    while (item := (yield from advance(iterator))) is not END:
-        append(target, item)
 
 
 REFLECTED: Final = {
@@ -373,7 +142,7 @@ COMPARISONS: Final = {
     "==": ("__eq__", operator.eq),
     "!=": ("__ne__", operator.ne),
 }
-_OBJECT_NE: Final = _OBJECT["__ne__"]
+_OBJECT_NE: Final = namespace_of(object)["__ne__"]
 
 
 def compare(symbol: str, left: Any, right: Any) -> Driven:
@@ -423,13 +192,12 @@ def equal(left: Any, right: Any) -> Driven:
     return (yield from truth((yield from compare("==", left, right))))
 
 
-_UNARY: Final = {"-": "__neg__", "+": "__pos__", "~": "__invert__"}
-UNARY_NAMES: Final = _UNARY
+UNARY_NAMES: Final = {"-": "__neg__", "+": "__pos__", "~": "__invert__"}
 
 
 def unary(symbol: str, operand: Any) -> Driven:
     """`-x`, `+x` or `~x`."""
-    method = special(type(operand), _UNARY[symbol])
+    method = special(type(operand), UNARY_NAMES[symbol])
     if method is MISSING:
         raise TypeError(f"bad operand type for unary {symbol}: '{type(operand).__name__}'")
     return (yield from call_special(method, operand))
@@ -441,25 +209,14 @@ def truth(obj: Any) -> Driven:
     method = special(kind, "__bool__")
     if method is not MISSING and method is not None:
         if not asks(method):
-            return _straight(bool, obj)
+            return call_straight(bool, obj)
         result = yield from call_special(method, obj)
         if result is not True and result is not False:
             raise TypeError(f"__bool__ should return bool, returned {type(result).__name__}")
         return result
     if special_asks(kind, "__len__"):
         return (yield from length(obj)) != 0
-    return _straight(bool, obj)
-
-
-def length(obj: Any) -> Driven:
-    """`len(obj)`."""
-    method = special(type(obj), "__len__")
-    if method is MISSING or not asks(method):
-        return _straight(len, obj)
-    result = operator.index((yield from call_special(method, obj)))
-    if result < 0:
-        raise ValueError("__len__() should return >= 0")
-    return result
+    return call_straight(bool, obj)
 
 
 # -- containers ---------------------------------------------------------------------------------
@@ -507,7 +264,7 @@ def subscr(container: Any, key: Any) -> Driven:
     if method is _DICT_GETITEM:
         return (yield from _dict_item(container, kind, key))
     if method is MISSING:
-        return _straight(operator.getitem, container, key)
+        return call_straight(operator.getitem, container, key)
     return (yield from call_special(method, container, key))
 
 
@@ -518,14 +275,14 @@ DEFAULTDICT_MISSING: Final = namespace_of(collections.defaultdict)["__missing__"
 def _dict_item(container: Any, kind: type, key: Any) -> Driven:
     """A dictionary's item, whose `__missing__` or default factory may ask."""
     if key in dict.keys(container):
-        return _straight(dict.__getitem__, container, key)
+        return call_straight(dict.__getitem__, container, key)
     method = special(kind, "__missing__")
     if method is DEFAULTDICT_MISSING and container.default_factory is not None:
         value = yield from call(container.default_factory)
         container[key] = value
         return value
     if method is MISSING or method is DEFAULTDICT_MISSING:
-        return _straight(dict.__getitem__, container, key)
+        return call_straight(dict.__getitem__, container, key)
     return (yield from call_special(method, container, key))
 
 
@@ -539,156 +296,6 @@ def store_subscr(container: Any, key: Any, value: Any) -> Driven:
 def delete_subscr(container: Any, key: Any) -> Driven:
     """`del container[key]`."""
     yield from call_special(special(type(container), "__delitem__"), container, key)
-
-
-# -- iteration ----------------------------------------------------------------------------------
-
-
-def iterates(obj: Any) -> bool:
-    """Say whether iterating *obj* may ask."""
-    kind = type(obj)
-    if is_virtual(kind):
-        return True
-    method = special(kind, "__iter__")
-    if method is MISSING:
-        return special(kind, "__iter__") is MISSING and special_asks(kind, "__getitem__")
-    return (method is not None and asks(method)) or special_asks(kind, "__next__")
-
-
-def collects(obj: Any) -> bool:
-    """Say whether making a list or tuple of *obj* may ask: its length is asked for, too."""
-    kind = type(obj)
-    return iterates(obj) or special_asks(kind, "__len__") or special_asks(kind, "__length_hint__")
-
-
-def open_iter(obj: Any) -> Driven:
-    """`iter(obj)`: a `VirtualIterator` where the next items may ask, else an ordinary iterator."""
-    kind = type(obj)
-    if is_virtual(kind):
-        return obj
-    method = special(kind, "__iter__")
-    if method is MISSING and special_asks(kind, "__getitem__"):
-        return LazyIterator(_by_index(obj), _OLD_ITERATOR, sized=obj)
-    if method is MISSING or method is None or not (asks(method) or special_asks(kind, "__next__")):
-        return wrapped_iterator(_straight(iter, obj))
-    found = yield from call_special(method, obj)
-    if special(type(found), "__next__") is MISSING:
-        raise TypeError(f"iter() returned non-iterator of type '{type(found).__name__}'")
-    return wrapped_iterator(found)
-
-
-def open_or(obj: Any, message: str) -> Driven:
-    """`iter(obj)`, where C says *message* instead of any TypeError of `__iter__`."""
-    try:
-        return (yield from open_iter(obj))
-    except TypeError:
-        pass
-    raise TypeError(message)
-
-
-def wrapped_iterator(iterator: Any) -> Any:
-    """An iterator as `for` wants it: in an `ObjectIterator` when its `__next__` may ask."""
-    kind = type(iterator)
-    if is_virtual(kind) or not special_asks(kind, "__next__"):
-        return iterator
-    method = special(kind, "__next__")
-    return ObjectIterator(iterator, lambda: call_special(method, iterator))
-
-
-class _Old:
-    """Gives the class of the iterator over an object that only has `__getitem__`."""
-
-    def __getitem__(self, index: int) -> None:
-        raise IndexError
-
-
-_OLD_ITERATOR: Final = type(iter(_Old()))
-
-
-def _by_index(obj: Any) -> Driven:
-    index = 0
-    method = special(type(obj), "__getitem__")
-    while True:
-        try:
-            item = yield from call_special(method, obj, index)
-        except (IndexError, Carrier):
-            return
-        yield Item(item)
-        index += 1
-
-
-def advance(iterator: Any) -> Driven:
-    """The next item of what `open_iter` returned, or `END`."""
-    if is_virtual(type(iterator)):
-        return (yield from iterator.step())
-    try:
-        return next(iterator)
-    except StopIteration:
-        return END
-
-
-def drain(iterable: Any, *, hints: bool = False) -> Driven:
-    """`list(iterable)`.
-
-    Args:
-        iterable: Any object.
-        hints: Whether the length is asked for before the first item, as `list` and `tuple` do.
-    """
-    iterator = yield from open_iter(iterable)
-    if hints:
-        yield from _hint(iterable)
-    if not is_virtual(type(iterator)):
-        return _straight(list, iterator)
-    items = []
-    step = iterator.step
-    while (item := (yield from step())) is not END:
-        items.append(item)
-    return items
-
-
-def _hint(iterable: Any) -> Driven:
-    """`operator.length_hint(iterable)`, for what its methods do on the way."""
-    if type(iterable) is LazyIterator and iterable.sized is not None:
-        iterable = iterable.sized
-    kind = type(iterable)
-    if special(kind, "__len__") is not MISSING:
-        if special_asks(kind, "__len__"):
-            try:
-                yield from length(iterable)
-            except TypeError:
-                pass
-    elif special_asks(kind, "__length_hint__"):
-        try:
-            yield from call_special(special(kind, "__length_hint__"), iterable)
-        except TypeError:
-            pass
-
-
-def unpack(iterable: Any, count: int = -1, *, rest: bool = False) -> Driven:
-    """A list of the items that an instruction looks at.
-
-    Args:
-        iterable: Any object.
-        count: How many are wanted; one more is taken, to see that there is none. -1: all, made
-            into a list or tuple, with a look at the length first.
-        rest: Whether there is a starred target for those after the first *count*.
-    """
-    if count < 0:
-        return (yield from drain(iterable, hints=True))
-    iterator = yield from open_iter(iterable)
-    items: list[Any] = []
-    if rest:
-        while len(items) < count:
-            item = yield from advance(iterator)
-            if item is END:
-                return items
-            items.append(item)
-        # As in C: what is left is made a list of, which takes `iter()` of the iterator again.
-        left = iterator.target if type(iterator) is ObjectIterator else iterator
-        return items + (yield from drain(left, hints=True))
-    while len(items) <= count and (item := (yield from advance(iterator))) is not END:
-        items.append(item)
-    return items
 
 
 def mapping(obj: Any) -> Driven:
@@ -720,210 +327,6 @@ def enter(manager: Any) -> Driven:
 def exit_error(leave: Any, error: BaseException) -> Driven:
     """What `__exit__(type, error, traceback)` returned."""
     return call(leave, type(error), error, error.__traceback__)
-
-
-# -- text ---------------------------------------------------------------------------------------
-
-_OBJECT_STR: Final = _OBJECT["__str__"]
-_FORMATS_AS_STR: Final = tuple(
-    namespace_of(kind)["__format__"] for kind in (object, str, int, float, complex)
-)
-"""Where a format without specification is `str(obj)`, which a subclass may define."""
-
-
-def text_asks(obj: Any) -> bool:
-    """Say whether `str(obj)`, `repr(obj)` or `format(obj)` may ask."""
-    kind = type(obj)
-    return any(special_asks(kind, name) for name in ("__str__", "__repr__", "__format__"))
-
-
-def to_repr(obj: Any) -> Driven:
-    """`repr(obj)`."""
-    method = special(type(obj), "__repr__")
-    if not asks(method):
-        return _straight(repr, obj)
-    result = yield from call_special(method, obj)
-    if not isinstance(result, str):
-        raise TypeError(f"__repr__ returned non-string (type {type(result).__name__})")
-    return result
-
-
-def to_str(obj: Any) -> Driven:
-    """`str(obj)`."""
-    method = special(type(obj), "__str__")
-    if method is _OBJECT_STR:
-        return (yield from to_repr(obj))
-    if not asks(method):
-        return _straight(str, obj)
-    result = yield from call_special(method, obj)
-    if not isinstance(result, str):
-        raise TypeError(f"__str__ returned non-string (type {type(result).__name__})")
-    return result
-
-
-def to_format(obj: Any, spec: str = "") -> Driven:
-    """`format(obj, spec)`."""
-    method = special(type(obj), "__format__")
-    if not spec and method in _FORMATS_AS_STR:
-        return (yield from to_str(obj))
-    if not asks(method):
-        return _straight(format, obj, spec)
-    result = yield from call_special(method, obj, spec)
-    if not isinstance(result, str):
-        raise TypeError(f"__format__ must return a str, not {type(result).__name__}")
-    return result
-
-
-def formatted(conversion: str, obj: Any, spec: str = "") -> Driven:
-    """`f"{obj!conversion:spec}"`."""
-    if not conversion:
-        return (yield from to_format(obj, spec))
-    if conversion == "s":
-        text = yield from to_str(obj)
-    else:
-        text = yield from to_repr(obj)
-        if conversion == "a":
-            text = text.encode("ascii", "backslashreplace").decode("ascii")
-    return format(text, spec) if spec else text
-
-
-class _Shown:
-    """Has a given `repr`."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-_PERCENT: Final = re.compile(
-    r"%(?:\((?P<key>[^)]*)\))?[#0\- +]*(?P<width>\*|\d+)?(?:\.(?P<precision>\*|\d+)?)?[hlL]?(?P<kind>.)",
-    re.DOTALL,
-)
-
-
-def percent_asks(values: Any) -> bool:
-    """Say whether `text % values` may ask, because of what is shown."""
-    if type(values) is tuple:
-        return any(text_asks(value) for value in values)
-    if type(values) is dict:
-        return any(text_asks(value) for value in values.values())
-    return text_asks(values)
-
-
-def percent(text: str, values: Any) -> Driven:
-    """`text % values`: what asks is made text first, in order; the rest is `%`'s."""
-    keyed = not isinstance(values, tuple) and special(type(values), "__getitem__") is not MISSING
-    given = list(values) if isinstance(values, tuple) else [values]
-    made: dict[str, Any] = {}
-    parts: list[str] = []
-    index = copied = 0
-    for match in _PERCENT.finditer(text):
-        kind, key = match["kind"], match["key"]
-        if kind == "%":
-            continue
-        if key is not None and keyed:
-            # One key may be shown in several ways: each place gets a key of its own.
-            place = str(len(made))
-            made[place] = yield from _shown(kind, (yield from subscr(values, key)))
-            start, stop = match.span("key")
-            parts += [text[copied:start], place]
-            copied = stop
-            continue
-        index += (match["width"] == "*") + (match["precision"] == "*")
-        if index < len(given):
-            given[index] = yield from _shown(kind, given[index])
-        index += 1
-    if made:
-        return _straight(operator.mod, "".join([*parts, text[copied:]]), made)
-    return _straight(operator.mod, text, tuple(given))
-
-
-def _shown(kind: str, value: Any) -> Driven:
-    """What may take the place of *value* under `%kind`."""
-    if not text_asks(value):
-        return value
-    if kind == "s":
-        return (yield from to_str(value))
-    return _Shown((yield from to_repr(value))) if kind in "ra" else value
-
-
-# -- match --------------------------------------------------------------------------------------
-
-_MATCH_ITSELF: Final = 1 << 22
-
-
-def match_class(subject: Any, cls: Any, names: tuple[str, ...], count: int) -> Driven:
-    """`case cls(...)`: the tuple of attributes, or None when it does not match."""
-    if not isinstance(cls, type):
-        raise TypeError("called match pattern must be a class")
-    if not _straight(isinstance, subject, cls):
-        return None
-    matched: list[Any] = []
-    seen: list[str] = []
-    if count:
-        found = yield from _attr_or_none(cls, "__match_args__")
-        itself = not found and bool(cls.__flags__ & _MATCH_ITSELF)
-        args: Any = () if not found else found[0]
-        if type(args) is not tuple:
-            message = f"{cls.__name__}.__match_args__ must be a tuple (got {type(args).__name__})"
-            raise TypeError(message)
-        allowed = 1 if itself else len(args)
-        if allowed < count:
-            plural = "" if allowed == 1 else "s"
-            message = (
-                f"{cls.__name__}() accepts {allowed} positional sub-pattern{plural} ({count} given)"
-            )
-            raise TypeError(message)
-        if itself:
-            matched.append(subject)
-        else:
-            for name in args[:count]:
-                if type(name) is not str:
-                    message = f"__match_args__ elements must be strings (got {type(name).__name__})"
-                    raise TypeError(message)
-                if not (yield from _match_one(subject, cls, name, seen, matched)):
-                    return None
-    for name in names:
-        if not (yield from _match_one(subject, cls, name, seen, matched)):
-            return None
-    return tuple(matched)
-
-
-def _match_one(subject: Any, cls: type, name: str, seen: list[str], matched: list[Any]) -> Driven:
-    if name in seen:
-        message = f"{cls.__name__}() got multiple sub-patterns for attribute {name!r}"
-        raise TypeError(message)
-    seen.append(name)
-    found = yield from _attr_or_none(subject, name)
-    matched.extend(found)
-    return bool(found)
-
-
-def _attr_or_none(obj: Any, name: str) -> Driven:
-    """A tuple with the attribute, or an empty one."""
-    try:
-        return ((yield from get_attr(obj, name)),)
-    except AttributeError:
-        return ()
-
-
-def match_keys(subject: Any, keys: tuple[Any, ...]) -> Driven:
-    """`case {key: ...}`: the tuple of values, or None when a key is missing."""
-    get = yield from get_attr(subject, "get")
-    missing = object()
-    seen: set[Any] = set()
-    values = []
-    for key in keys:
-        if key in seen:
-            raise ValueError(f"mapping pattern checks duplicate key ({key!r})")
-        seen.add(key)
-        value = yield from call(get, key, missing)
-        if value is missing:
-            return None
-        values.append(value)
-    return tuple(values)
 
 
 # -- raise --------------------------------------------------------------------------------------

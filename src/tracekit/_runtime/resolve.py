@@ -776,6 +776,15 @@ def _debugger_starts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 register(breakpoint, _starting(breakpoint), when=_debugger_starts, plain=frozenset())
 
 
+def call_straight(function: Callable[..., Any], /, *args: Any) -> Any:
+    """Call something whose StopIteration must not end the generator that calls it."""
+    try:
+        return function(*args)
+    except StopIteration as error:
+        carrier = Carrier(error)
+    raise carrier
+
+
 def begin(function: Any, /, *args: Any) -> Driven:
     """As `call`, without a generator of its own in between where *function* is rewritten."""
     virtual = resolve(function)

@@ -30,12 +30,13 @@ from typing import Any, Final
 
 from .._bytecode.questions import Guard
 from .._protocol import END, Carrier
+from . import attributes, formatting, guards, iteration, lazies
 from . import collecting as _collecting  # noqa: F401 - fills the registry
-from . import guards, lazies
 from . import operations as do
 from .class_bodies import start_class_body
+from .formatting import text_asks
 from .items import Driven, ObjectIterator, done
-from .operations import advance, drain, open_iter, open_or, text_asks
+from .iteration import advance, drain, open_iter, open_or
 from .resolve import ATOMS, call, call_special, clear_beside, register, resolve
 from .special import (
     MISSING,
@@ -338,7 +339,7 @@ def _bisect(insert: Callable[[Any, int, Any], None] | None, *, right: bool) -> A
         if lo < 0:
             raise ValueError("lo must be non-negative")
         wanted = x if insert is None or key is None else (yield from call(key, x))
-        high = (yield from do.length(a)) if hi is None else hi
+        high = (yield from iteration.length(a)) if hi is None else hi
         while lo < high:
             middle = (lo + high) // 2
             value = yield from do.subscr(a, middle)
@@ -392,7 +393,7 @@ def _reversed(sequence: Any, /) -> Driven:
     method = special(kind, "__reversed__")
     if method is not MISSING:
         return (yield from call_special(method, sequence))
-    return lazies.backwards(sequence, (yield from do.length(sequence)))
+    return lazies.backwards(sequence, (yield from iteration.length(sequence)))
 
 
 register(next, _next, when=lambda args, _: bool(args) and special_asks(type(args[0]), "__next__"))
@@ -416,16 +417,16 @@ def _attr_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def _getattr(obj: Any, name: str, default: Any = _MISSING, /) -> Driven:
     if default is _MISSING:
-        return (yield from do.get_attr(obj, name))
+        return (yield from attributes.get_attr(obj, name))
     try:
-        return (yield from do.get_attr(obj, name))
+        return (yield from attributes.get_attr(obj, name))
     except AttributeError:
         return default
 
 
 def _hasattr(obj: Any, name: str, /) -> Driven:
     try:
-        yield from do.get_attr(obj, name)
+        yield from attributes.get_attr(obj, name)
     except AttributeError:
         return False
     return True
@@ -447,8 +448,8 @@ def _delete_may_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 register(getattr, _getattr, when=_attr_may_ask)
 register(hasattr, _hasattr, when=_attr_may_ask)
-register(setattr, do.set_attr, when=_store_may_ask)
-register(delattr, do.del_attr, when=_delete_may_ask)
+register(setattr, attributes.set_attr, when=_store_may_ask)
+register(delattr, attributes.del_attr, when=_delete_may_ask)
 
 
 def _generic(slot: str) -> Callable[[tuple[Any, ...], dict[str, Any]], bool]:
@@ -456,13 +457,13 @@ def _generic(slot: str) -> Callable[[tuple[Any, ...], dict[str, Any]], bool]:
         if len(args) < 2 or type(args[1]) is not str:
             return False
         found = special(type(args[0]), args[1])
-        return found is not MISSING and do.descriptor_asks(found, slot)
+        return found is not MISSING and attributes.descriptor_asks(found, slot)
 
     return when
 
 
 def _property_part(slot: str) -> Callable[..., Driven]:
-    part = do.PROPERTY_PARTS[slot]
+    part = attributes.PROPERTY_PARTS[slot]
 
     def perform(found: Any, obj: Any, *args: Any) -> Driven:
         # `__get__` is handed the class, too, which a getter is not.
@@ -472,7 +473,7 @@ def _property_part(slot: str) -> Callable[..., Driven]:
 
 
 def _part_asks(slot: str) -> Callable[[tuple[Any, ...], dict[str, Any]], bool]:
-    part = do.PROPERTY_PARTS[slot]
+    part = attributes.PROPERTY_PARTS[slot]
 
     def when(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         # Without an object the property itself is what is read.
@@ -481,11 +482,11 @@ def _part_asks(slot: str) -> Callable[[tuple[Any, ...], dict[str, Any]], bool]:
     return when
 
 
-for _slot in do.PROPERTY_PARTS:
+for _slot in attributes.PROPERTY_PARTS:
     register(lookup(property, _slot), _property_part(_slot), when=_part_asks(_slot))
-register(do.OBJECT_GETATTRIBUTE, do.generic_get, when=_generic("__get__"))
-register(do.OBJECT_SETATTR, do.generic_set, when=_generic("__set__"))
-register(do.OBJECT_DELATTR, do.generic_del, when=_generic("__delete__"))
+register(attributes.OBJECT_GETATTRIBUTE, attributes.generic_get, when=_generic("__get__"))
+register(attributes.OBJECT_SETATTR, attributes.generic_set, when=_generic("__set__"))
+register(attributes.OBJECT_DELATTR, attributes.generic_del, when=_generic("__delete__"))
 
 # -- one special method each --------------------------------------------------------------------
 
@@ -570,15 +571,15 @@ def _bool(obj: Any = False, /) -> Driven:
 def _str(obj: Any = "", /, *args: Any, **kwargs: Any) -> Driven:
     if args or kwargs:
         return str(obj, *args, **kwargs)
-    return (yield from do.to_str(obj))
+    return (yield from formatting.to_str(obj))
 
 
 def _format(obj: Any, spec: str = "", /) -> Driven:
-    return do.to_format(obj, spec)
+    return formatting.to_format(obj, spec)
 
 
 def _ascii(obj: Any, /) -> Driven:
-    return do.formatted("a", obj)
+    return formatting.formatted("a", obj)
 
 
 def _print(*values: Any, **kwargs: Any) -> Driven:
@@ -590,15 +591,15 @@ def _print(*values: Any, **kwargs: Any) -> Driven:
     for index, value in enumerate(values):
         if index:
             write(" " if sep is None else sep, end="", **kwargs)
-        text = (yield from do.to_str(value)) if text_asks(value) else value
+        text = (yield from formatting.to_str(value)) if text_asks(value) else value
         write(text, end="", **kwargs)
     write(end="\n" if end is None else end, flush=flush, **kwargs)
 
 
-one_method(len, ("__len__",), do.length)
+one_method(len, ("__len__",), iteration.length)
 one_method(bool, ("__bool__", "__len__"), _bool)
 one_method(str, ("__str__", "__repr__"), _str)
-one_method(repr, ("__repr__",), do.to_repr)
+one_method(repr, ("__repr__",), formatting.to_repr)
 one_method(format, ("__format__", "__str__", "__repr__"), _format)
 one_method(ascii, ("__repr__",), _ascii)
 one_method(hash, ("__hash__",), _hash)
@@ -753,7 +754,7 @@ def _attrgetter(getter: Any, obj: Any, /) -> Driven:
     for dotted in _parts(getter):
         value = obj
         for name in dotted.split("."):
-            value = yield from do.get_attr(value, name)
+            value = yield from attributes.get_attr(value, name)
         found.append(value)
     return found[0] if len(found) == 1 else tuple(found)
 
@@ -771,7 +772,7 @@ def _methodcaller(caller: Any, obj: Any, /) -> Driven:
     kwargs: dict[str, Any] = {}
     if isinstance(kind, functools.partial):  # with keywords: partial(methodcaller, name, **kw)
         parts, kwargs = (*kind.args, *parts), kind.keywords
-    method = yield from do.get_attr(obj, parts[0])
+    method = yield from attributes.get_attr(obj, parts[0])
     return (yield from call(method, *parts[1:], **kwargs))
 
 
@@ -793,7 +794,9 @@ def can_ask_or_has(obj: Any) -> bool:
         return True
     for base in type(obj).__mro__:
         for found in base.__dict__.values():
-            if do.descriptor_asks(found) or (isinstance(found, types.FunctionType) and asks(found)):
+            if attributes.descriptor_asks(found) or (
+                isinstance(found, types.FunctionType) and asks(found)
+            ):
                 return True
     return False
 
