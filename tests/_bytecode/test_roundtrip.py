@@ -121,7 +121,7 @@ def test_table_finds_the_covering_entry(statements: int) -> None:
     """Looking an offset up agrees with looking through the whole table."""
     code = long_function(statements)
     entries = entries_of(code)
-    table = Table(entries)
+    table = Table(code)
 
     assert entries
     for offset in range(0, len(code.co_code), 2):

@@ -30,7 +30,7 @@ from tracekit._bytecode.assemble import assemble
 from tracekit._bytecode.cut import cut, decode, target_of
 from tracekit._bytecode.facts import CACHE_UNITS
 from tracekit._bytecode.generator import make_body_twin
-from tracekit._bytecode.lift import Table, entries_of, lift
+from tracekit._bytecode.lift import Table, lift
 from tracekit._bytecode.opcodes import JUMPS, LEAVES, NOP, UNCONDITIONAL_JUMPS
 from tracekit._bytecode.program import Instr
 from tracekit._bytecode.questions import Hooks
@@ -185,7 +185,7 @@ def units(code):
 
 def reached(code):
     """Where a run can come to: the compiler leaves handlers of statements that cannot raise."""
-    table = Table(entries_of(code))
+    table = Table(code)
     seen, waiting = set(), [0]
     while waiting:
         offset = waiting.pop()

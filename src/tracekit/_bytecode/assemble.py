@@ -194,15 +194,20 @@ def _line_table(instrs: list[Element], starts: list[int], first_lineno: int) -> 
     line = first_lineno
     pending: Location = None
     begun = 0
+    # What stands on the line where the table stands already, by its position.
+    known: dict[Location, tuple[int, bytes]] = {}
     for index, instr in enumerate(instrs):
         if type(instr) is Label:
             continue
         location = instr.location  # type: ignore[union-attr]
         if not LOCATIONS_ARE_SHARED or (location is not pending and location != pending):
-            line = _write_location(table, starts[index] - begun, pending, line)
+            begins = starts[index]
+            if begins > begun:
+                line = _write_location(table, begins - begun, pending, line, known)
+                begun = begins
             pending = location
-            begun = starts[index]
-    _write_location(table, starts[-1] - begun, pending, line)
+    if starts[-1] > begun:
+        _write_location(table, starts[-1] - begun, pending, line, known)
     return bytes(table)
 
 
@@ -218,46 +223,56 @@ def _write_number(table: bytearray, value: int) -> None:
     table.append(value)
 
 
-def _write_location(table: bytearray, units: int, location: Location, line: int) -> int:
-    """Write *units* units at *location*; *line* is where the table stands. Returns the new line."""
-    if not units:
-        return line
-    size = min(units, _MAX_UNITS)
+def _write_location(
+    table: bytearray,
+    units: int,
+    location: Location,
+    line: int,
+    known: dict[Location, tuple[int, bytes]],
+) -> int:
+    """Write *units* units at *location*; *line* is where the table stands. Returns the new line.
+
+    In *known* is what `_encoded` gave for positions on the line where the table stands.
+    """
     lineno = (location or _ABSENT)[0]
-    kind, rest = _encoded(location, 0 if lineno is None else lineno - line)
-    table.append(128 | kind << 3 | (size - 1))
-    table += rest
-    units -= size
-    if units:
-        kind, rest = _encoded(location, 0)
-        while units > 0:
-            size = min(units, _MAX_UNITS)
-            units -= size
-            table.append(128 | kind << 3 | (size - 1))
-            table += rest
-    return line if lineno is None else lineno
+    if lineno is not None and lineno != line:
+        size = min(units, _MAX_UNITS)
+        kind, rest = _encoded(location, lineno - line)
+        table.append(128 | kind << 3 | (size - 1))
+        table += rest
+        units -= size
+        line = lineno
+        if not units:
+            return line
+    found = known.get(location)
+    if found is None:
+        found = known[location] = _encoded(location, 0)
+    kind, rest = found
+    whole, size = divmod(units, _MAX_UNITS)
+    if whole:
+        table += (bytes((128 | kind << 3 | _MAX_UNITS - 1,)) + rest) * whole
+    if size:
+        table.append(128 | kind << 3 | (size - 1))
+        table += rest
+    return line
 
 
-def _encoded(location: Location, delta: int) -> tuple[int, bytes | bytearray]:
+def _encoded(location: Location, delta: int) -> tuple[int, bytes]:
     """The kind of an entry, and its bytes after the first."""
     lineno, end_lineno, column, end_column = location or _ABSENT
     if lineno is None:
         return 15, b""
-    rest = bytearray()
-    if column is None or end_column is None or end_lineno is None:
-        _write_number(rest, _signed(delta))
-        return 13, rest
-    if end_lineno == lineno:
+    if end_lineno == lineno and column is not None and end_column is not None:
         width = end_column - column
         if delta == 0 and column < _MAX_SHORT_COLUMN and 0 <= width < _MAX_SHORT_WIDTH:
-            rest.append((column & 7) << 4 | width)
-            return column >> 3, rest
+            return column >> 3, bytes(((column & 7) << 4 | width,))
         if 0 <= delta <= 2 and column < _MAX_ONE_BYTE and end_column < _MAX_ONE_BYTE:
-            rest.append(column)
-            rest.append(end_column)
-            return 10 + delta, rest
+            return 10 + delta, bytes((column, end_column))
+    rest = bytearray()
     _write_number(rest, _signed(delta))
+    if column is None or end_column is None or end_lineno is None:
+        return 13, bytes(rest)
     _write_number(rest, end_lineno - lineno)
     _write_number(rest, column + 1)
     _write_number(rest, end_column + 1)
-    return 14, rest
+    return 14, bytes(rest)

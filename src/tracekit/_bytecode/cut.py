@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 from ..errors import AsyncWithError, LeavesBlockError, WithBlockNotFoundError
 from .facts import CACHE_UNITS, HAVE_ARGUMENT
 from .leaving import mark_of, word_at, word_for
-from .lift import Entry, Table, entries_of, lift_with_labels
+from .lift import Entry, Table, lift_with_labels
 from .opcodes import (
     BACKWARD_JUMPS,
     BEFORE_ASYNC_WITH,
@@ -274,7 +274,7 @@ class Walk:
                 where=self._place(enter_offset),
                 fix=_FUNCTION_FORM,
             )
-        self.table = Table(entries_of(code))
+        self.table = Table(code)
         self.positions = Positions(code)
         self.first_offset = decode(self.raw, enter_offset).stop_offset
         entry = self.table.covering(self.first_offset)
@@ -325,25 +325,32 @@ class Walk:
     def run(self, first: int) -> None:
         """Collect the reachable instructions of the body and its exits."""
         work: list[tuple[int, int]] = [(first, first)]
+        raw, units, goal = self.raw, self.units, self.handler.target_offset
+        # The entry that covers what was looked at last: straight code stays in it.
+        entry: Entry | None = None
+        start = stop = -1
         while work:
             offset, origin = work.pop()
-            if offset in self.units:
+            if offset in units:
                 continue
-            if not self.is_covered(offset) and self._exit_call(offset) is not None:
+            if not start <= offset < stop:
+                entry = self.table.covering(offset)
+                start, stop = (-1, -1) if entry is None else entry[:2]
+            target = -1 if entry is None else entry.target_offset
+            is_covered = target == goal or (target >= 0 and self.is_covered(offset))
+            if not is_covered and self._exit_call(offset) is not None:
                 self.exits.setdefault(offset, origin)
                 continue
-            unit = decode(self.raw, offset)
-            if unit.op in _MAY_LEAVE:
+            unit = decode(raw, offset)
+            op = unit.op
+            if op in _MAY_LEAVE:
                 self._refuse_leaving_instruction(unit)
-            self.units[offset] = unit
-            entry = self.table.covering(offset)
-            if entry is not None:
-                target = entry.target_offset
-                if target != self.handler.target_offset and self.is_covered(offset):
-                    work.append((target, offset))
-            if unit.op in JUMPS:
+            units[offset] = unit
+            if is_covered and target != goal:
+                work.append((target, offset))
+            if op in JUMPS:
                 work.append((target_of(unit), offset))
-            if unit.op not in LEAVES and unit.op not in UNCONDITIONAL_JUMPS:
+            if op not in LEAVES and op not in UNCONDITIONAL_JUMPS:
                 work.append((unit.stop_offset, offset))
         self._refuse_leaving_exits()
 
@@ -647,7 +654,8 @@ def _renumber(cut: Cut, *, all_names: bool) -> None:
     code, program = cut.code, cut.program
     names = slot_names(code)
     own_cells, outer = set(code.co_cellvars), set(code.co_freevars)
-    uses_super = "super" in code.co_names
+    # Asked last: a module may have thousands of names.
+    uses_super = (cut.is_optimized or "__class__" in outer) and "super" in code.co_names
     arguments: dict[str, None] = {}
     cells: dict[str, None] = {}
     frees: dict[str, None] = {}

@@ -1,23 +1,24 @@
 """CodeType, or some ranges of one, to Program.
 
-The `bytecode` library decodes the instructions. It is handed a small code object that holds only
-the bytes asked for, and no names or constants, because it lifts whole code objects
-(measured: 414 ms for a module of 10,000 lines). Jumps and the exception table are resolved here, in byte offsets of the original.
+The `bytecode` library decodes the instructions, each word of two bytes once in a process: it would
+lift whole code objects (414 ms for a module of 10,000 lines), and makes two objects for each unit of
+an instruction's cache. Jumps, EXTENDED_ARG and the exception table are resolved here, in byte
+offsets of the original.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
 from types import CodeType
 from typing import NamedTuple
 
-from bytecode import ConcreteBytecode
+from bytecode import ConcreteInstr
 
-from .facts import CACHE_UNITS
-from .opcodes import BACKWARD_JUMPS, CACHE, FAST_PAIRS, JUMPS, LOAD_FAST_AND_CLEAR
-from .positions import EMPTY, Positions
-from .program import Element, Handler, Instr, Label, Location, Program
+from .facts import CACHE_UNITS, HAVE_ARGUMENT
+from .opcodes import BACKWARD_JUMPS, EXTENDED_ARG, FAST_PAIRS, JUMPS
+from .positions import Positions
+from .program import Element, Handler, Instr, Label, Program
 
 
 class Entry(NamedTuple):
@@ -30,54 +31,65 @@ class Entry(NamedTuple):
     lasti: bool
 
 
-def _varints(table: bytes) -> Iterator[int]:
-    value = 0
-    for byte in table:
-        value = (value << 6) | (byte & 63)
-        if not byte & 64:
-            yield value
-            value = 0
-
-
 def entries_of(code: CodeType) -> list[Entry]:
     """The exception table of *code*, in order of offset.
 
     Source:
         https://github.com/python/cpython/blob/3.11/Objects/exception_handling_notes.txt
     """
-    numbers = _varints(code.co_exceptiontable)
+    table, at = code.co_exceptiontable, 0
     entries = []
-    for start, length, target, depth_and_lasti in zip(
-        numbers, numbers, numbers, numbers, strict=True
-    ):
-        entries.append(
-            Entry(
-                start * 2,
-                (start + length) * 2,
-                target * 2,
-                depth_and_lasti >> 1,
-                bool(depth_and_lasti & 1),
-            )
-        )
+    while at < len(table):
+        start, at = _varint(table, at)
+        entry, at = _entry(table, start, at)
+        entries.append(entry)
     return entries
 
 
 class Table:
-    """An exception table that answers: which entry covers this offset?"""
+    """The exception table of *code*, which answers: which entry covers this offset?
 
-    __slots__ = ("_starts", "entries")
+    Only the entries that are looked at are read: a file may have thousands.
+    """
 
-    def __init__(self, entries: list[Entry]) -> None:
-        self.entries = entries
-        self._starts = [entry.start_offset for entry in entries]
+    __slots__ = ("_table",)
+
+    def __init__(self, code: CodeType) -> None:
+        self._table = code.co_exceptiontable
 
     def covering(self, offset: int) -> Entry | None:
         """The entry that covers the instruction at *offset*, if any."""
-        index = bisect_right(self._starts, offset) - 1
-        if index < 0:
-            return None
-        entry = self.entries[index]
-        return entry if offset < entry.stop_offset else None
+        table = self._table
+        low, high = 0, len(table)
+        found: Entry | None = None
+        while low < high:
+            # An entry begins with the only byte of it that has bit 7 set.
+            at = (low + high) // 2
+            while not table[at] & 128:
+                at -= 1
+            start, after = _varint(table, at)
+            if start * 2 <= offset:
+                found, low = _entry(table, start, after)
+            else:
+                high = at
+        return found if found is not None and offset < found.stop_offset else None
+
+
+def _varint(table: bytes, at: int) -> tuple[int, int]:
+    """The number that begins at *at*, and where the next one begins."""
+    value = table[at] & 63
+    while table[at] & 64:
+        at += 1
+        value = value << 6 | table[at] & 63
+    return value, at + 1
+
+
+def _entry(table: bytes, start: int, at: int) -> tuple[Entry, int]:
+    """The entry that begins with *start*, whose other numbers begin at *at*, and where it ends."""
+    length, at = _varint(table, at)
+    target, at = _varint(table, at)
+    last, at = _varint(table, at)
+    return Entry(start * 2, (start + length) * 2, target * 2, last >> 1, bool(last & 1)), at
 
 
 def lift(code: CodeType, spans: Sequence[tuple[int, int]] | None = None) -> Program:
@@ -106,7 +118,7 @@ def lift_with_labels(
     raw = code.co_code
     if spans is None:
         spans = [(0, len(raw))]
-    table = Table(entries_of(code))
+    table = Table(code)
     labels: dict[int, Label] = {}
     handlers: dict[tuple[int, int, bool], Handler] = {}
     instrs: list[Instr] = []
@@ -139,6 +151,14 @@ def lift_with_labels(
     return Program(code, placed), labels
 
 
+@cache
+def _decoded(word: bytes) -> tuple[int, int]:
+    """The opcode and the low byte of the oparg, which is 0 where the opcode has none."""
+    concrete = ConcreteInstr.disassemble(None, word, 0)
+    arg = concrete.arg
+    return concrete.opcode, arg if type(arg) is int else 0
+
+
 def _lift_spans(
     code: CodeType,
     spans: Sequence[tuple[int, int]],
@@ -147,51 +167,36 @@ def _lift_spans(
     instrs: list[Instr],
 ) -> None:
     """Append the instructions of some ranges; jump targets go into *labels*."""
-    offsets: list[int] = []
-    locations: list[Location] = []
+    raw = code.co_code
     for start, stop in spans:
-        offsets += range(start, stop, 2)
-        locations += positions.between(start, stop)
-    window = _window(code, b"".join([code.co_code[start:stop] for start, stop in spans]))
-    at = 0
-    for concrete in ConcreteBytecode.from_code(window):
-        op = concrete.opcode
-        if op == CACHE:
-            at += 1
-            continue
-        arg = concrete.arg
-        if type(arg) is not int:
-            arg = 0
-        offset = offsets[at]
-        # With EXTENDED_ARG in front, the position of the instruction itself is the last unit's.
-        at += concrete.size // 2
-        location = locations[at - 1]
-        if location is not None and location[0] is None:
-            location = None
-        if op in JUMPS:
-            after = offsets[at - 1] + 2 + 2 * CACHE_UNITS[op]
-            target = after - 2 * arg if op in BACKWARD_JUMPS else after + 2 * arg
-            label = labels.get(target)
-            if label is None:
-                label = labels[target] = Label()
-            instrs.append(Instr(op, label, location, None, offset))
-        elif op in FAST_PAIRS:
-            first, second = FAST_PAIRS[op]
-            instrs.append(Instr(first, arg >> 4, location, None, offset))
-            instrs.append(Instr(second, arg & 15, location, None, offset))
-        else:
-            instrs.append(Instr(op, arg, location, None, offset))
-
-
-def _window(code: CodeType, raw: bytes) -> CodeType:
-    """A code object that holds some instructions of *code*, and nothing else where that can be.
-
-    The names and constants of a big function cost as much as lifting a small one. The caches must
-    stay: reading `co_code` clears what it takes for them.
-    """
-    # Of this instruction alone, the number is compared with how many variables there are.
-    is_checked = LOAD_FAST_AND_CLEAR >= 0 and LOAD_FAST_AND_CLEAR in raw
-    template = code if is_checked else EMPTY
-    return template.replace(
-        co_code=raw, co_linetable=b"", co_exceptiontable=b"", co_consts=(), co_names=()
-    )
+        locations = positions.between(start, stop)
+        offset = at = start
+        high = 0
+        while at < stop:
+            op, arg = _decoded(raw[at : at + 2])
+            after = at + 2
+            if op == EXTENDED_ARG:
+                high = (high | arg) << 8
+                at = after
+                continue
+            # With EXTENDED_ARG in front, the position of the instruction itself is the last unit's.
+            location = locations[(at - start) >> 1]
+            if location is not None and location[0] is None:
+                location = None
+            if high and op >= HAVE_ARGUMENT:
+                arg |= high
+            at = after + 2 * CACHE_UNITS[op]
+            if op in JUMPS:
+                target = at - 2 * arg if op in BACKWARD_JUMPS else at + 2 * arg
+                label = labels.get(target)
+                if label is None:
+                    label = labels[target] = Label()
+                instrs.append(Instr(op, label, location, None, offset))
+            elif op in FAST_PAIRS:
+                first, second = FAST_PAIRS[op]
+                instrs.append(Instr(first, arg >> 4, location, None, offset))
+                instrs.append(Instr(second, arg & 15, location, None, offset))
+            else:
+                instrs.append(Instr(op, arg, location, None, offset))
+            offset = at
+            high = 0

@@ -21,7 +21,7 @@ from .facts import (
     NULL_IS_ABOVE_THE_CALLABLE,
     OPNAMES,
 )
-from .lift import Table, entries_of
+from .lift import Table
 from .opcodes import (
     FAST_LOADS,
     FAST_PAIRS,
@@ -62,7 +62,7 @@ class Method:
         self.raw = code.co_code
         self._slots = slot_names(code)
         self._own = self._slots[0] if code.co_argcount else ""
-        self._table = Table(entries_of(code))
+        self._table = Table(code)
         self.units: list[Unit] = []
         offset = 0
         while offset < len(self.raw):
