@@ -170,22 +170,21 @@ def _lift_spans(
     raw = code.co_code
     for start, stop in spans:
         locations = positions.between(start, stop)
-        offset = at = start
-        high = 0
+        at = start
         while at < stop:
+            offset = at
+            high = 0
+            while raw[at] == EXTENDED_ARG:
+                high = (high | raw[at + 1]) << 8
+                at += 2
             op, arg = _decoded(raw[at : at + 2])
-            after = at + 2
-            if op == EXTENDED_ARG:
-                high = (high | arg) << 8
-                at = after
-                continue
             # With EXTENDED_ARG in front, the position of the instruction itself is the last unit's.
             location = locations[(at - start) >> 1]
             if location is not None and location[0] is None:
                 location = None
             if high and op >= HAVE_ARGUMENT:
                 arg |= high
-            at = after + 2 * CACHE_UNITS[op]
+            at += 2 + 2 * CACHE_UNITS[op]
             if op in JUMPS:
                 target = at - 2 * arg if op in BACKWARD_JUMPS else at + 2 * arg
                 label = labels.get(target)
@@ -198,5 +197,3 @@ def _lift_spans(
                 instrs.append(Instr(second, arg & 15, location, None, offset))
             else:
                 instrs.append(Instr(op, arg, location, None, offset))
-            offset = at
-            high = 0
