@@ -511,7 +511,7 @@ _ENGINE_MODULES = frozenset(
     {
         "tracekit._bytecode.questions",
         "tracekit._runtime.guards",
-        "tracekit._runtime.resolve",
+        "tracekit._runtime.callsites",
         "tracekit._runtime.items",
     }
 )

@@ -382,7 +382,7 @@ def test_functions_and_classes_that_are_made_anew_do_not_pile_up():
 
     assert before <= twins.MANY_FUNCTIONS
     assert len(twins._KEPT_FUNCTIONS) <= twins.MANY_FUNCTIONS
-    assert len(resolving._READY) <= twins.MANY_FUNCTIONS
+    assert len(resolving.READY) <= twins.MANY_FUNCTIONS
 
 
 def test_what_is_remembered_of_classes_is_bounded(monkeypatch):

@@ -18,7 +18,8 @@ from . import iteration
 from . import operations as do
 from .items import Driven, ObjectIterator
 from .iteration import advance, collects, drain, iterates, open_iter, open_or
-from .resolve import call_special, register
+from .registry import register
+from .resolve import call_special
 from .special import MISSING, special, special_asks
 
 Stop = Callable[[Any], bool]

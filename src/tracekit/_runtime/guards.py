@@ -29,6 +29,7 @@ from .._protocol import Suspending
 from . import attributes, formatting, iteration, patterns
 from . import operations as do
 from .attributes import OBJECT_DELATTR, OBJECT_GETATTRIBUTE, OBJECT_SETATTR, descriptor_asks
+from .callsites import check, check_spread, defaults_change
 from .delegation import delegate
 from .items import (
     VIRTUAL_ITERATORS,
@@ -41,7 +42,7 @@ from .items import (
 )
 from .iteration import collects, iterates
 from .operations import DEFAULTDICT_MISSING
-from .resolve import begin, call_special, check, check_spread, defaults_change, resolve
+from .resolve import begin, call_special, resolve
 from .saving import saves
 from .shared import opens_block, shared_name, shared_store
 from .special import (

@@ -17,7 +17,8 @@ from . import guards
 from . import operations as do
 from .items import Driven, LazyIterator
 from .iteration import advance, drain, iterates, open_iter
-from .resolve import call, register
+from .registry import register
+from .resolve import call
 from .special import MISSING, any_can_ask, special
 
 Items = Generator[Any, Any, Any]

@@ -4,19 +4,14 @@
 returns a generator to drive. It sees the callable only. Where the arguments decide (a builtin
 with a stand-in, a library function that may be handed a callback), the answer is a *conditional*
 call, which looks at the arguments and calls the original at once when none of them can ask.
-"""
 
-# This file is long: each kind of callable has its way to be called here, and they call one another.
+`call` and those beside it are how generators of our own call what they are handed.
+"""
 
 from __future__ import annotations
 
 import functools
-import gc
-import sys
-import weakref
-from collections import deque
 from collections.abc import Callable
-from collections.abc import Set as AbstractSet
 from inspect import CO_GENERATOR
 from types import (
     BuiltinFunctionType,
@@ -25,20 +20,17 @@ from types import (
     MethodDescriptorType,
     MethodType,
     MethodWrapperType,
-    ModuleType,
     WrapperDescriptorType,
 )
 from typing import Any, Final
 
-from .._bytecode.questions import NOTHING_MET, CallSite
 from .._protocol import HAND_WRITTEN, Carrier
 from . import debuggers
 from .items import Driven, LazyIterator, VirtualGenerator, carry, done, wrapper_of
+from .registry import ATOMS, KNOWN, METHODS, QUIET, STANDINS, Conditional, Virtual, register
 from .special import (
-    LRU_CACHE,
     MISSING,
     among,
-    any_can_ask,
     asks,
     function_asks,
     inherits,
@@ -50,338 +42,30 @@ from .special import (
     special,
     special_asks,
 )
-from .twins import _KEPT_FUNCTIONS, MANY_FUNCTIONS, judge, may_overflow, twin_function
+from .twins import MANY_FUNCTIONS, judge, may_overflow, twin_function
 
-Virtual = Callable[..., Driven]
-
-STANDINS: Final[dict[Any, Virtual]] = {}
-"""Builtin, class, descriptor or library function -> the conditional call that stands for it."""
-
-_METHODS: Final[dict[str, list[tuple[type, Virtual]]]] = {}
-"""Name of a C method -> the classes that have a stand-in for it."""
-
-_KNOWN: Final[dict[Any, Any]] = {}
-"""Builtin function or class -> types of arguments with which it is straight, or True for all."""
-
-_QUIET: Final[set[str]] = set()
 _PLAIN_CLASSES: set[type] = set()
-_CONDITIONAL: dict[FunctionType, Virtual] = {}
-on_forget(_CONDITIONAL.clear)
+CONDITIONAL: dict[FunctionType, Virtual] = {}
+"""Library functions met in this run -> what looks for callbacks among their arguments."""
+on_forget(CONDITIONAL.clear)
 
-
-def register(
-    target: Any,
-    standin: Virtual,
-    *,
-    when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None,
-    plain: AbstractSet[type] | None = None,
-) -> None:
-    """Let *standin* take the place of *target* in calls made by rewritten code.
-
-    Equivalent to `target(...)`, if *standin* is written well: it is used only for calls where an
-    argument can ask.
-
-    Args:
-        target: A builtin function, a class, a method of a C class (`list.extend`), a slot of one
-            (`list.__init__`), or a Python function of a library.
-        standin: Generator function with the same parameters.
-        when: Says from `(args, kwargs)` whether the stand-in is used; by default, when an
-            argument, or the first element of one that is a list or tuple, can ask.
-        plain: Types of arguments about which *when* need not be asked; may grow. By default
-            numbers, strings and the like.
-    """
-    conditional = Conditional(target, standin, when)
-    STANDINS[target] = conditional
-    if type(target) in (BuiltinFunctionType, type):
-        _KNOWN[target] = ATOMS if plain is None else plain
-    if type(target) in (MethodDescriptorType, WrapperDescriptorType):
-        _METHODS.setdefault(target.__name__, []).append((target.__objclass__, conditional))
-
-
-def takes_no_callbacks(module: str) -> None:
-    """Say that no function of a library's module calls or iterates what it is handed.
-
-    Its functions are then called without a look at their arguments.
-
-    Args:
-        module: Full name, such as `"torch.nn.functional"`.
-    """
-    _QUIET.add(module)
-
-
-class Conditional:
-    """A call that is virtual only for some arguments.
-
-    Rewritten code asks `chooses` with copies of the arguments and makes the call itself when the
-    answer is no, so that a callee which looks at its caller finds the user's frame. Our own
-    generators call it as it is.
-    """
-
-    __slots__ = ("_target", "chooses", "standin")
-
-    def __init__(
-        self,
-        target: Any,
-        standin: Virtual,
-        when: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None,
-    ) -> None:
-        self._target = target
-        self.standin = standin
-        self.chooses = _an_argument_can_ask if when is None else when
-
-    def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Driven | None:
-        """The generator to drive, or `None`: the original is called."""
-        if not self.chooses(args, kwargs):
-            return None
-        try:
-            return self.standin(*args, **kwargs)
-        except TypeError:
-            # Nothing has run yet: it was called wrongly, and the original says so in its words.
-            return None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Driven:
-        driven = self.start(args, kwargs)
-        return done(self._target(*args, **kwargs)) if driven is None else driven
-
-
-def _an_argument_can_ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return any_can_ask(args) or (bool(kwargs) and any_can_ask(kwargs.values()))
-
-
-_READY: dict[FunctionType, tuple[Any, Virtual]] = {}
+READY: dict[FunctionType, tuple[Any, Virtual]] = {}
 """Functions without cells that were met lately: (code, what is called in their place)."""
-on_forget(_READY.clear)
+on_forget(READY.clear)
 
 
 def _keep_ready(function: FunctionType, virtual: Any) -> None:
-    if len(_READY) >= MANY_FUNCTIONS:
-        _READY.clear()
-    _READY[function] = (function.__code__, virtual)
+    if len(READY) >= MANY_FUNCTIONS:
+        READY.clear()
+    READY[function] = (function.__code__, virtual)
 
 
-def _forget_ready() -> None:
-    _READY.clear()
-    _empty_sites()
-
-
-def defaults_change() -> None:
-    """Some function is about to be given other defaults: twins have those they were made with."""
-    _forget_ready()
-    _KEPT_FUNCTIONS.clear()
-
-
-ATOMS: Final[frozenset[type]] = frozenset(
-    {int, float, complex, bool, str, bytes, type(None), range, slice}
-)
-"""Types of arguments that no stand-in and no callback rule is for."""
-
-_NO_CALLBACKS: Final[set[type]] = {*ATOMS, list, tuple, dict, set}
+NO_CALLBACKS: Final[set[type]] = {*ATOMS, list, tuple, dict, set}
 """Types of arguments for which no library function is rewritten; grows."""
 
-_BUILT_IN: Final = frozenset({list, dict, set, str, tuple, bytes, deque})
-"""Types whose methods are not worth remembering one by one."""
-
-_MAKES: Final[set[type]] = set()
+MAKES: Final[set[type]] = set()
 """Classes met in this run whose instances are made virtually."""
-on_forget(_MAKES.clear)
-
-
-_FILLED: Final[set[CallSite]] = set()
-"""The sites that hold something of this run."""
-
-
-@on_forget
-def _empty_sites() -> None:
-    for site in _FILLED:
-        site.straight = site.function = site.code = site.twin = NOTHING_MET
-    _FILLED.clear()
-
-
-def _calls_twin(site: CallSite, function: FunctionType, ready: tuple[Any, Virtual]) -> None:
-    """Let *site* call the twin of *function* without asking again."""
-    site.function = function
-    site.code, site.twin = ready
-    _FILLED.add(site)
-
-
-def _calls_straight(site: CallSite, callable_: Any) -> None:
-    """Let *site* call *callable_* without asking, as nothing about its arguments matters."""
-    site.straight = callable_
-    _FILLED.add(site)
-
-
-_CHECK: Final = """
-def made_for(site):
-  def check({parameters}):
-    kind = type(callable_)
-    if kind is MethodType:
-        function = callable_.__func__
-        if function is site.function and function.__code__ is site.code:
-            return site.twin(callable_.__self__, {arguments})
-        if type(function) is FunctionType:
-            ready = READY.get(function)
-            if ready is not None and ready[0] is function.__code__:
-                remember(site, function, ready)
-                return ready[1](callable_.__self__, {arguments})
-    elif kind is FunctionType:
-        ready = READY.get(callable_)
-        if ready is not None:
-            if ready[0] is callable_.__code__:
-                remember(site, callable_, ready)
-                return ready[1]({arguments})
-        elif callable_ in CONDITIONAL:
-            try:
-                if {no_callback}:
-                    return None
-            except TypeError:
-                pass
-    elif kind is BuiltinFunctionType:
-        known = KNOWN.get(callable_)
-        if known is True:
-            return calls_straight(site, callable_)
-        try:
-            if known is not None:
-                if {plain}:
-                    return None
-            elif callable_.__name__ not in METHODS:
-                if type(callable_.__self__) in BUILT_IN:
-                    return None
-                if callable_ not in STANDINS:
-                    return learn(callable_)
-        except TypeError:
-            pass
-    elif kind is type:
-        if callable_ in MAKES:
-            return instantiate(callable_, {arguments})
-        known = KNOWN.get(callable_)
-        try:
-            if known is True or (known is not None and {plain}):
-                return None
-        except TypeError:
-            pass
-    return decide(site, callable_, ({values}), names)
-  return check
-"""
-"""The check of a call with so many arguments.
-
-Written once for each number and naming of arguments: a Python function that takes them as they
-stand costs half of one that collects them, and nearly all calls are decided in the first lines.
-Where a class has a metaclass without a hash, the look-ups fail, and the call is decided at length.
-What is virtual is called here and not by the caller's own instruction: making a generator runs
-nothing of the user's, and a bound method need not be made once more around the twin.
-"""
-
-
-def check(count: int, names: tuple[str, ...]) -> tuple[Callable[..., Driven | None], CallSite]:
-    """What decides, from copies of the callable and its arguments, whether a call is virtual.
-
-    Args:
-        count: How many arguments there are.
-        names: Of the keyword arguments, which stand last.
-
-    Returns:
-        The check of one call: takes the callable and the arguments, and returns `None` (make the
-        call as it stands) or the generator to drive. And what that call knows beforehand.
-    """
-    site = CallSite()
-    return _maker(count, names)(site), site
-
-
-@functools.cache
-def _maker(
-    count: int, names: tuple[str, ...]
-) -> Callable[[CallSite], Callable[..., Driven | None]]:
-    """Makes checks of calls with so many arguments."""
-    values = [f"value_{number}" for number in range(count)]
-    plain = count - len(names)
-    by_name = [f"{name}={value}" for name, value in zip(names, values[plain:], strict=True)]
-    text = _CHECK.format(
-        parameters=", ".join(["callable_", *values]),
-        arguments=", ".join([*values[:plain], *by_name]),
-        values="".join(f"{value}, " for value in values),
-        plain=" and ".join(f"type({value}) in known" for value in values) or "False",
-        no_callback=" and ".join(f"type({value}) in NO_CALLBACKS" for value in values) or "True",
-    )
-    namespace = {
-        "__name__": __name__,
-        "BUILT_IN": _BUILT_IN,
-        "BuiltinFunctionType": BuiltinFunctionType,
-        "CONDITIONAL": _CONDITIONAL,
-        "FunctionType": FunctionType,
-        "KNOWN": _KNOWN,
-        "MAKES": _MAKES,
-        "METHODS": _METHODS,
-        "MethodType": MethodType,
-        "NO_CALLBACKS": _NO_CALLBACKS,
-        "READY": _READY,
-        "STANDINS": STANDINS,
-        "calls_straight": _calls_straight,
-        "decide": _decide,
-        "instantiate": instantiate,
-        "learn": _learn,
-        "names": names,
-        "remember": _calls_twin,
-    }
-    exec(compile(text, __file__, "exec"), namespace)  # noqa: S102 - our own text
-    made: Callable[[CallSite], Any] = namespace["made_for"]  # type: ignore[assignment]
-    return made
-
-
-def _learn(function: Any) -> None:
-    """Remember a builtin without stand-in, if no object of the user's hangs on it."""
-    owner = function.__self__
-    if owner is None or type(owner) is ModuleType or (type(owner) is type and lasting(owner)):
-        _KNOWN[function] = True
-
-
-def _decide(
-    site: CallSite, callable_: Any, values: tuple[Any, ...], names: tuple[str, ...]
-) -> Driven | None:
-    virtual: Any = resolve(callable_)
-    if virtual is None:
-        if type(callable_) is FunctionType and callable_.__closure__ is None:
-            _calls_straight(site, callable_)
-        return None
-    count = len(names)
-    if count:
-        args, kwargs = values[:-count], dict(zip(names, values[-count:], strict=True))
-    else:
-        args, kwargs = values, {}
-    virtual, args, kwargs = _opened(virtual, args, kwargs)
-    if type(virtual) is Conditional:
-        return virtual.start(args, kwargs)
-    driven: Driven = virtual(*args, **kwargs)
-    return driven
-
-
-def check_spread(callable_: Any, args: Any, kwargs: Any = None) -> Virtual | None:
-    """Decide for `f(*args, **kwargs)`: `None`, or what the call's own instruction calls."""
-    virtual = resolve(callable_)
-    if virtual is None:
-        return None
-    if type(args) not in (tuple, list) or (kwargs is not None and type(kwargs) is not dict):
-        # An iterator can be read once only, and that is the call's part.
-        return virtual
-    inner, args, kwargs = _opened(virtual, tuple(args), dict(kwargs or {}))
-    if type(inner) is Conditional and not inner.chooses(args, kwargs):
-        return None
-    return virtual
-
-
-def _opened(virtual: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What is called in the end, past bound methods and partials, with which arguments."""
-    while True:
-        kind = type(virtual)
-        if kind is MethodType:
-            virtual, args = virtual.__func__, (virtual.__self__, *args)
-        elif kind is functools.partial:
-            virtual, args, kwargs = (
-                virtual.func,
-                (*virtual.args, *args),
-                {**virtual.keywords, **kwargs},
-            )
-        else:
-            return virtual, args, kwargs
+on_forget(MAKES.clear)
 
 
 def resolve(callable_: Any) -> Virtual | None:
@@ -396,7 +80,7 @@ def resolve(callable_: Any) -> Virtual | None:
     """
     kind = type(callable_)
     if kind is FunctionType:
-        ready = _READY.get(callable_)
+        ready = READY.get(callable_)
         if ready is not None and ready[0] is callable_.__code__:
             return ready[1]
         if judge(callable_.__code__):
@@ -406,7 +90,7 @@ def resolve(callable_: Any) -> Virtual | None:
         return _method(callable_)
     if kind is BuiltinFunctionType:
         return _builtin(callable_)
-    way = _WAYS[kind] if among(kind, _WAYS.keys()) else None
+    way = WAYS[kind] if among(kind, WAYS.keys()) else None
     if way is not None:
         return way(callable_)
     if inherits(type, kind):
@@ -453,12 +137,12 @@ def _library_function(function: FunctionType) -> Virtual | None:
         return (
             None if not code.co_argcount and not code.co_flags & 12 else _with_callbacks(function)
         )
-    kept = _CONDITIONAL.get(function)
+    kept = CONDITIONAL.get(function)
     if kept is not None:
         return kept
-    if function.__globals__.get("__name__") in _QUIET or _takes_nothing(function):
+    if function.__globals__.get("__name__") in QUIET or _takes_nothing(function):
         return None
-    kept = _CONDITIONAL[function] = _with_callbacks(function)
+    kept = CONDITIONAL[function] = _with_callbacks(function)
     return kept
 
 
@@ -496,7 +180,7 @@ def _is_callback(value: Any) -> bool:
     A class is none: a library that is handed one mostly does not make instances of it.
     """
     kind = type(value)
-    if among(kind, _NO_CALLBACKS):
+    if among(kind, NO_CALLBACKS):
         return False
     if kind is FunctionType or kind is MethodType or kind is functools.partial:
         return asks(value)
@@ -506,7 +190,7 @@ def _is_callback(value: Any) -> bool:
         method = special(kind, "__call__")
         if type(method) is FunctionType and asks(method):
             return True
-    remember(_NO_CALLBACKS, kind)
+    remember(NO_CALLBACKS, kind)
     return False
 
 
@@ -529,7 +213,7 @@ def _builtin(function: Any) -> Virtual | None:
         return None
     if standin is not None:
         return standin
-    found = _METHODS.get(function.__name__)
+    found = METHODS.get(function.__name__)
     if found is None:
         return None
     owner = function.__self__
@@ -545,7 +229,7 @@ def _method_descriptor(descriptor: Any) -> Virtual | None:
 
 def _method_wrapper(wrapper: Any) -> Virtual | None:
     """A slot of a C class, bound: `super().__init__`, `[].__iter__`."""
-    found = _METHODS.get(wrapper.__name__)
+    found = METHODS.get(wrapper.__name__)
     if found is None:
         return None
     for cls, conditional in found:
@@ -566,20 +250,16 @@ def _wrapped(value: Any) -> Virtual | None:
     return resolve(value.__func__)
 
 
-def _cached(wrapper: Any) -> Virtual | None:
-    return functools.partial(_cached_call, wrapper) if asks(wrapper) else None
-
-
-_WAYS: Final[dict[type, Callable[[Any], Virtual | None]]] = {
+WAYS: Final[dict[type, Callable[[Any], Virtual | None]]] = {
     functools.partial: _partial,
     staticmethod: _wrapped,
     classmethod: _wrapped,
-    LRU_CACHE: _cached,
     MethodDescriptorType: _method_descriptor,
     WrapperDescriptorType: _method_descriptor,
     ClassMethodDescriptorType: _method_descriptor,
     MethodWrapperType: _method_wrapper,
 }
+"""How callables of one exact type are resolved; open to other files (`memoized.py`)."""
 
 
 def _class(cls: Any) -> Virtual | None:
@@ -596,7 +276,7 @@ def _class(cls: Any) -> Virtual | None:
         return None
     if special_asks(cls, "__init__") or special_asks(cls, "__new__"):
         if type(cls) is type:
-            _MAKES.add(cls)
+            MAKES.add(cls)
         return functools.partial(instantiate, cls)
     for name in ("__new__", "__init__"):
         found = special(cls, name)
@@ -606,7 +286,7 @@ def _class(cls: Any) -> Virtual | None:
             return Conditional(cls, functools.partial(instantiate, cls), None)
     remember(_PLAIN_CLASSES, cls)
     if type(cls) is type and lasting(cls):
-        _KNOWN[cls] = True
+        KNOWN[cls] = True
     return None
 
 
@@ -623,7 +303,7 @@ def instantiate(cls: Any, /, *args: Any, **kwargs: Any) -> Driven:
     if new is _OBJECT_NEW:
         init = special(cls, "__init__")
         if type(init) is FunctionType:
-            ready = _READY.get(init)
+            ready = READY.get(init)
             virtual = ready[1] if ready is not None and ready[0] is init.__code__ else resolve(init)
             if virtual is not None:
                 # An abstract class is told here.
@@ -704,76 +384,10 @@ def call_special(found: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Driven:
     return call(bind(found, obj), *args, **kwargs)
 
 
-# functools.lru_cache: its cache is a C object. Two things make it reachable: the garbage
-# collector shows the dictionary, and a hit never calls the function. So a hit is left to the
-# original; after a miss the function is called virtually, and the value put into the dictionary.
-# A bounded cache holds links of a private C type there, which nobody can make; for those the
-# values computed in blocks are kept beside it, by the same key and bound.
-
-
-def _cached_call(wrapper: Any, /, *args: Any, **kwargs: Any) -> Driven:
-    parameters = wrapper.cache_parameters()
-    maxsize, typed = parameters["maxsize"], parameters["typed"]
-    if maxsize == 0:
-        return (yield from call(wrapper.__wrapped__, *args, **kwargs))
-    referents = gc.get_referents(wrapper)
-    mark = next((x for x in referents if type(x) is object), None)
-    key = _cache_key(mark, args, kwargs, typed=typed)
-    own = wrapper.__dict__
-    cache = next((x for x in referents if type(x) is dict and x is not own), None)
-    if cache is not None and key in cache:
-        return wrapper(*args, **kwargs)
-    beside = _BESIDE.setdefault(wrapper, {})
-    if key in beside:
-        beside[key] = value = beside.pop(key)
-        return value
-    value = yield from call(wrapper.__wrapped__, *args, **kwargs)
-    if maxsize is None and cache is not None:
-        cache[key] = value
-    else:
-        beside[key] = value
-        if maxsize is not None and len(beside) > maxsize:
-            del beside[next(iter(beside))]
-    return value
-
-
-_BESIDE: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
-
-
-def clear_beside(wrapper: Any) -> None:
-    """Drop what blocks have computed for a bounded cache; part of its `cache_clear()`."""
-    _BESIDE.pop(wrapper, None)
-
-
-def _cache_key(mark: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, typed: bool) -> Any:
-    if not typed and not kwargs and len(args) == 1 and type(args[0]) in (int, str):
-        return args[0]
-    key = args
-    if kwargs:
-        key += (mark,)
-        for item in kwargs.items():
-            key += item
-    if typed:
-        key += tuple(type(value) for value in args)
-        key += tuple(type(value) for value in kwargs.values())
-    return key
-
-
-def _limit_changes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    # What is ready skips the check of the depth.
-    _forget_ready()
-    return False
-
-
-register(sys.setrecursionlimit, call, when=_limit_changes, plain=frozenset())
-
-
-def _debugger_starts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    del args, kwargs
-    return debuggers.starts_one()
-
-
-register(breakpoint, _starting(breakpoint), when=_debugger_starts, plain=frozenset())
+def begin(function: Any, /, *args: Any) -> Driven:
+    """As `call`, without a generator of its own in between where *function* is rewritten."""
+    virtual = resolve(function)
+    return call(function, *args) if virtual is None else virtual(*args)
 
 
 def call_straight(function: Callable[..., Any], /, *args: Any) -> Any:
@@ -785,12 +399,9 @@ def call_straight(function: Callable[..., Any], /, *args: Any) -> Any:
     raise carrier
 
 
-def begin(function: Any, /, *args: Any) -> Driven:
-    """As `call`, without a generator of its own in between where *function* is rewritten."""
-    virtual = resolve(function)
-    return call(function, *args) if virtual is None else virtual(*args)
+def _debugger_starts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    del args, kwargs
+    return debuggers.starts_one()
 
 
-def carrier_of(value: object) -> Carrier:
-    """A `StopIteration(value)` as hand-written generators raise it."""
-    return Carrier(StopIteration() if value is None else StopIteration(value))
+register(breakpoint, _starting(breakpoint), when=_debugger_starts, plain=frozenset())

@@ -32,12 +32,14 @@ from .._bytecode.questions import Guard
 from .._protocol import END, Carrier
 from . import attributes, formatting, guards, iteration, lazies
 from . import collecting as _collecting  # noqa: F401 - fills the registry
+from . import memoized as _memoized  # noqa: F401 - fills the registry
 from . import operations as do
 from .class_bodies import start_class_body
 from .formatting import text_asks
 from .items import Driven, ObjectIterator, done
 from .iteration import advance, drain, open_iter, open_or
-from .resolve import ATOMS, call, call_special, clear_beside, register, resolve
+from .registry import ATOMS, register
+from .resolve import call, call_special, resolve
 from .special import (
     MISSING,
     among,
@@ -855,17 +857,3 @@ register(
 )
 # The same in Python; it only passes the call on to the class.
 passes_calls_on(lookup(type(typing.List[int]), "__call__"))  # noqa: UP006
-
-
-def _cache_clear(wrapper: Any) -> Driven:
-    clear_beside(wrapper)
-    wrapper.cache_clear()
-    return None
-    yield
-
-
-def _clears(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return True
-
-
-register(lookup(type(functools.lru_cache(lambda: None)), "cache_clear"), _cache_clear, when=_clears)

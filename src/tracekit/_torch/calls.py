@@ -16,7 +16,7 @@ from torch.nn.modules import module as torch_module
 
 from .._runtime.items import Driven
 from .._runtime.iteration import drain, iterates
-from .._runtime.resolve import register, takes_no_callbacks
+from .._runtime.registry import register, takes_no_callbacks
 from .._runtime.special import asks, inherits, instance_dict, special, special_asks
 from .._runtime.twins import passes_calls_on, twin_function
 
