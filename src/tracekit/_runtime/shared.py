@@ -8,8 +8,9 @@ same for all runs. Blocks that share no name have none of this in them.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Generator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import FrameType
 from typing import Any, Final
 
@@ -18,21 +19,24 @@ from .special import mro_of
 
 
 class SharedNames:
-    """What one block knows of the names it shares.
+    """What one block knows of the names it shares, for as long as the block holds this.
 
     Attributes:
         pending: Names that an earlier block may bind, and this one has neither bound nor read.
         own: Names that this block has bound, with what it bound them to; `UNBOUND` once deleted.
     """
 
-    __slots__ = ("_frame", "own", "pending")
+    __slots__ = ("__weakref__", "_frame", "own", "pending")
 
     def __init__(self, frame: FrameType, pending: frozenset[str]) -> None:
         self.pending = set(pending)
         self.own: dict[str, object] = {}
         # Held: the state is found by the frame's id.
         self._frame: FrameType | None = frame
-        STATES[id(frame)] = self
+        # Weak: an interrupt may fall in before anybody has it, or before `forget` is called. What
+        # takes the entry away is made in C, where no interrupt falls in.
+        key = id(frame)
+        STATES[key] = weakref.ref(self, partial(STATES.pop, key))
 
     def forget(self) -> None:
         """The block has ended."""
@@ -42,7 +46,12 @@ class SharedNames:
             self._frame = None
 
 
-STATES: Final[dict[int, SharedNames]] = {}
+STATES: Final[dict[int, weakref.ref[SharedNames]]] = {}
+
+
+def _state_of(frame: FrameType) -> SharedNames | None:
+    reference = STATES.get(id(frame))
+    return None if reference is None else reference()
 
 
 @lru_cache(maxsize=4096)
@@ -50,7 +59,7 @@ def shared_name(name: str) -> Callable[[], Generator[Any, Any, Any] | None]:
     """The guard of a load of *name*: None when it can be loaded as it stands."""
 
     def guard() -> Generator[Any, Any, Any] | None:
-        state = STATES.get(id(sys._getframe(1)))
+        state = _state_of(sys._getframe(1))
         if state is None or name not in state.pending:
             return None
         return _wait(state, name)
@@ -69,7 +78,7 @@ def shared_store(name: str) -> Callable[[object], None]:
     """What a store to *name* reports to, before it is made."""
 
     def report(value: object) -> None:
-        state = STATES.get(id(sys._getframe(1)))
+        state = _state_of(sys._getframe(1))
         if state is not None:
             state.pending.discard(name)
             state.own[name] = value
@@ -92,7 +101,7 @@ def opens_block(manager: object) -> object:
 
 def report_bound(frame: FrameType, bindings: Mapping[str, object]) -> None:
     """Note what a block inside a block has bound in the frame of the outer one."""
-    state = STATES.get(id(frame))
+    state = _state_of(frame)
     if state is not None:
         state.pending.difference_update(bindings)
         state.own.update(bindings)
