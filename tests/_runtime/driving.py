@@ -150,3 +150,31 @@ def traced(function, *args):
         STATE.inline = True
     guards.forget()
     return _outcome(function, value, error, requests)
+
+
+ITEMS = """
+import bisect, collections, fractions, functools, math, operator
+
+def items(*xs):
+    for x in xs or range(6):
+        log("take", x)
+        yield ask(x)
+
+def endless():
+    n = 0
+    while True:
+        yield ask(n)
+        n += 1
+
+def failing():
+    yield ask(5)
+    yield ask(0)
+    raise KeyError(ask("failed"))
+
+def attempt(f):
+    try:
+        log(f())
+    except Exception as error:
+        log(type(error).__name__, str(error))
+"""
+"""What programs of stand-ins begin with; each is run traced and inline."""

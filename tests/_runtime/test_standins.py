@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from _runtime.driving import ITEMS
 
 from tracekit._runtime.items import VirtualGenerator
 from tracekit._runtime.resolve import call
-from tracekit.testing import run_inline, run_traced, same_as_inline
-
-ITEMS = """
-def items(*xs):
-    for x in xs or range(6):
-        log("take", x)
-        yield ask(x)
-
-def endless():
-    n = 0
-    while True:
-        yield ask(n)
-        n += 1
-
-def failing():
-    yield ask(5)
-    yield ask(0)
-    raise KeyError(ask("failed"))
-
-def attempt(f):
-    try:
-        log(f())
-    except Exception as error:
-        log(type(error).__name__, str(error))
-"""
+from tracekit.testing import same_as_inline
 
 PROGRAMS = {
     "sums of floats": """
@@ -113,12 +90,6 @@ with trace():
     ):
         attempt(f)
 """,
-    "calling through operator": """
-class Made:
-    def __init__(self, x): self.x = ask(x)
-with trace():
-    log(operator.call(Made, 6).x, operator.call(ask, 7), operator.call(lambda *a, **k: ask(k), y=1))
-""",
     "what is enumerated may be named": """
 with trace():
     log(list(enumerate(iterable=items(1, 2), start=3)), list(enumerate(items(1), ask(1))))
@@ -143,30 +114,6 @@ with trace():
     log(bytes(Good()))
     attempt(lambda: bytes(Bad()))
 """,
-    "comparing functions as keys": """
-def compare(a, b): return ask((a > b) - (a < b))
-with trace():
-    key = functools.cmp_to_key(compare)
-    log(sorted([3, 1, 2, 2, 5, 4, 0], key=key), min([3, 1], key=key), key(1) < key(2), key(1).obj)
-    log(bisect.bisect([1, 2, 3], key(2), key=key), key(1) == key(1), key(2) >= key(3))
-    attempt(lambda: sorted([1, "a"], key=functools.cmp_to_key(lambda a, b: ask(a) - b)))
-    del key
-""",
-    "sorts compare as C does": """
-class Value:
-    def __init__(self, v): self.v = v
-    def __lt__(self, other):
-        log(self.v, other.v)
-        return ask(self.v < other.v)
-with trace():
-    for n in (0, 1, 2, 3, 8, 25):
-        xs = [Value(i * 7 % 11) for i in range(n)]
-        log([x.v for x in sorted(xs)], [x.v for x in sorted(xs, reverse=True)])
-        xs.sort(key=lambda x: x)
-        log([x.v for x in xs])
-    attempt(lambda: sorted([Value(1), Value(0), 3]))
-    del xs
-""",
     "looking for an element": """
 class Value:
     def __init__(self, v): self.v = v
@@ -184,69 +131,6 @@ with trace():
     ):
         attempt(f)
     del xs
-""",
-    "bisecting without a key": """
-class Value:
-    def __init__(self, v): self.v = v
-    def __lt__(self, other): return ask(self.v < other.v)
-class Row:
-    def __len__(self): return ask(3)
-    def __getitem__(self, i): return ask([1, 3, 5][i])
-with trace():
-    xs = [Value(1), Value(3)]
-    bisect.insort(xs, Value(2))
-    log(bisect.bisect_left(xs, Value(2)), bisect.bisect(xs, Value(2)), bisect.bisect(Row(), 4))
-    log([x.v for x in xs])
-    attempt(lambda: bisect.bisect(xs, Value(1), -1))
-    del xs
-""",
-    "templates from a mapping": """
-class Missing(dict):
-    def __missing__(self, key): return ask(key)
-class Shown:
-    def __str__(self): return ask("shown")
-class Twice:
-    def __getitem__(self, key): return ask(key * 2)
-with trace():
-    log("{x} {y}".format_map(Missing(y=2)), "{x}".format_map({"x": Shown()}))
-    log("{a:>4}".format_map(Twice()), "{x}".format_map({"x": 1}))
-    attempt(lambda: "{0}".format_map(Twice()))
-    attempt(lambda: "{} {}".format(Shown()))
-    attempt(lambda: "{x}".format_map({}))
-""",
-    "subclasses of text and numbers are shown by their __str__": """
-class Text(str):
-    def __str__(self): return ask("T!")
-class Number(int):
-    def __str__(self): return ask("N!")
-    __repr__ = __str__
-with trace():
-    log(f"{Text('x')} {Text('x'):>4} {Number(3)} {Number(3):03}", format(Text("q")))
-    log("{}".format(Number(9)), "%s %d" % (Text("k"), Number(3)), "".join([Text("a"), "b"]))
-""",
-    "properties called by their slots": """
-class Marked(property):
-    def __get__(self, obj, owner=None):
-        return self if obj is None else ("marked", super().__get__(obj, owner))
-    def __set__(self, obj, value): super().__set__(obj, ask(value))
-    def __delete__(self, obj): super().__delete__(obj)
-class Holder:
-    @Marked
-    def a(self): return ask(1)
-    @a.setter
-    def a(self, value): log("set", ask(value))
-    @a.deleter
-    def a(self): log("deleted", ask(2))
-    @property
-    def b(self): return ask(3)
-with trace():
-    h = Holder()
-    h.a = 5
-    del h.a
-    log(h.a, Holder.b.__get__(h), Holder.b.__get__(h, Holder), property.__get__(Holder.b, h))
-    log(Holder.b.__get__(None, Holder) is Holder.b)
-    attempt(lambda: Holder.b.__delete__(h))
-    del h
 """,
     "yield from a user's own iterator": """
 class Source:
@@ -288,29 +172,10 @@ with trace():
 """,
 }
 
-MODULES = "import bisect, collections, fractions, functools, math, operator\n"
-
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_as_in_c(name):
-    same_as_inline(MODULES + ITEMS + PROGRAMS[name])
-
-
-LONG_SORT = """
-class Value:
-    def __init__(self, v, tag): self.v, self.tag = v, tag
-    def __lt__(self, other): return ask(self.v < other.v)
-with trace():
-    xs = [Value(i * 37 % 10, i) for i in range(80)]
-    tags = [[x.tag for x in sorted(xs, reverse=back)] for back in (False, True)]
-"""
-
-
-def test_a_long_sort_is_stable():
-    """Past the length up to which the comparisons are C's, the result still is."""
-    (traced,) = run_traced(LONG_SORT)
-
-    assert run_inline(LONG_SORT).names["tags"] == traced.names["tags"]
+    same_as_inline(ITEMS + PROGRAMS[name])
 
 
 def test_a_generator_is_called_one_in_messages():

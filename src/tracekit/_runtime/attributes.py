@@ -15,7 +15,17 @@ from typing import Any, Final
 from .._protocol import Suspending
 from .items import Driven
 from .resolve import begin, call, call_special, call_straight
-from .special import MISSING, asks, inherits, instance_dict, lookup, mro_of, namespace_of, special
+from .special import (
+    MISSING,
+    asks,
+    can_ask,
+    inherits,
+    instance_dict,
+    lookup,
+    mro_of,
+    namespace_of,
+    special,
+)
 from .twins import twin_function
 
 _OBJECT: Final = namespace_of(object)
@@ -53,6 +63,17 @@ PROPERTY_PARTS: Final[dict[str, Callable[[Any], Any]]] = {
     "__set__": _PROPERTY["fset"].__get__,
     "__delete__": _PROPERTY["fdel"].__get__,
 }
+
+
+def can_ask_or_has(obj: Any) -> bool:
+    """Say whether anything of *obj*'s class may ask: a special method, a property, a method."""
+    if can_ask(obj):
+        return True
+    for base in type(obj).__mro__:
+        for found in base.__dict__.values():
+            if descriptor_asks(found) or (isinstance(found, FunctionType) and asks(found)):
+                return True
+    return False
 
 
 def descriptor_get(found: Any, obj: Any, owner: type) -> Driven:
