@@ -353,10 +353,12 @@ with open(os.devnull, "w") as nowhere:
 """
 
 
-def test_a_progress_bar_hands_on_what_waits():
+def test_a_progress_bar_hands_on_what_waits(monkeypatch):
     """Everybody's library that keeps what it was handed, and steps it later."""
     progress = pytest.importorskip("tqdm")
     automatic = pytest.importorskip("tqdm.auto")
+    # Without the thread that watches over bars: it would stay for all later tests.
+    monkeypatch.setattr(progress.tqdm, "monitor_interval", 0)
 
     same_as_inline(PROGRESS, {"tqdm": progress.tqdm, "auto": automatic.tqdm})
 
