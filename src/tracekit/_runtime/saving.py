@@ -76,11 +76,13 @@ _active: Final = _Active()
 @contextmanager
 def noting(saved: Saved) -> Iterator[None]:
     """While this lasts, what is saved in this thread is noted in *saved*."""
-    _active.saved.append(saved)
+    # No call, so that no interrupt falls in between.
+    outer = _active.saved
     try:
+        _active.saved = [*outer, saved]
         yield
     finally:
-        _active.saved.remove(saved)
+        _active.saved = outer
 
 
 def save(value: _T) -> _T:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -196,17 +197,16 @@ class _Backward(Host):
         if path in self.passed or (order != _NO_ORDER and order > self.lowest):
             return NeverRanError("", where=worker.where())
         hook = wrap_grad(self, path, node)
-        # Noted first: whatever interrupts the next line, the hook is emptied by `close`.
         self._hooks.append(hook)
         hook.handle = node.register_prehook(hook)
         return None
 
-    def serve(self, path: str, node: Any, grads: Any) -> Any:
+    def serve(self, path: str, order: int, grads: Any) -> Any:
         """The backward pass has come to a node; give the gradients with which it goes on."""
         if _active.hosts[-1:] != [self] or self.interleaver.current is not None:
             # Another backward pass through the same graph, made by the block.
             return None
-        self.lowest = min(self.lowest, _order(node))
+        self.lowest = min(self.lowest, order)
         if path in self.passed:
             return None
         self.passed.append(path)
@@ -227,24 +227,25 @@ class _Backward(Host):
 class _Hook:
     """What is put on a node of the graph.
 
-    The graph lies in C++, where the garbage collector does not follow: a hook that stays there
-    must hold neither the node nor the pass.
+    The graph lies in C++, where the garbage collector does not follow: a hook that an interrupt
+    leaves there must hold neither the node nor the pass.
     """
 
-    __slots__ = ("handle", "host", "node", "path")
+    __slots__ = ("_host", "_order", "_path", "handle")
 
     def __init__(self, host: _Backward, path: str, node: Any) -> None:
-        self.host: _Backward | None = host
-        self.path = path
-        self.node = node
+        self._host: weakref.ref[_Backward] | None = weakref.ref(host)
+        self._path = path
+        self._order = _order(node)
         self.handle: Any = None
 
     def __call__(self, grads: Any) -> Any:
-        return None if self.host is None else self.host.serve(self.path, self.node, grads)
+        host = None if self._host is None else self._host()
+        return None if host is None else host.serve(self._path, self._order, grads)
 
     def empty(self) -> None:
         """Take it off its node; where an interrupt has kept the handle from us, leave it empty."""
-        self.host = self.node = None
+        self._host = None
         if self.handle is not None:
             self.handle.remove()
 
@@ -423,8 +424,9 @@ class BackwardsTracer(Tracer):
         interleaver = host.interleaver
         worker = Worker(body)
         error: BaseException | None = None
-        _active.hosts.append(host)
+        outer_hosts = _active.hosts
         try:
+            _active.hosts = [*outer_hosts, host]
             interleaver.add(worker)
             interleaver.start(worker, self.value())
             if not interleaver.ended:
@@ -446,15 +448,17 @@ class BackwardsTracer(Tracer):
                 raise Abort
             return worker.value
         finally:
-            error = None
-            _active.hosts.remove(host)
-            modes = worker.modes
-            if modes is not None and modes is not host.modes:
-                modes.set(Modes())
-            host.close()
-            self._host = self.tensor = None
+            # Before the first call, which an interrupt may fall into.
+            _active.hosts = outer_hosts
+            self._host = self.tensor = error = None
             self.args, self.kwargs = (), {}
-            del tensor, host, interleaver
+            modes = worker.modes
+            try:
+                if modes is not None and modes is not host.modes:
+                    modes.set(Modes())
+            finally:
+                host.close()
+                del tensor, host, interleaver
 
 
 BackwardTracer = BackwardsTracer

@@ -127,8 +127,8 @@ class StepIterator:
     __slots__ = ("_loop", "_run")
 
     def __init__(self, run: Run, loop: Loop) -> None:
-        self._run: Run | None = run
         self._loop = loop
+        self._run: Run | None = run
 
     def __iter__(self) -> StepIterator:
         return self
@@ -139,7 +139,7 @@ class StepIterator:
     def __del__(self) -> None:
         # The loop was left, also by `break`, by `return` or by an error: what is asked for
         # after it is no longer a matter of its steps.
-        run, self._run = self._run, None
+        run = getattr(self, "_run", None)  # none where an interrupt came before it had one
         if run is not None and not self._loop.ended:
             run.interleaver.leave_loop(self._loop)
 
