@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType, MethodType
@@ -30,7 +31,7 @@ _SHARED_BY_THE_INTERPRETER: Final = frozenset(
 class Saved:
     """What was saved while a block ran."""
 
-    __slots__ = ("_names", "_objects")
+    __slots__ = ("__weakref__", "_names", "_objects")
 
     def __init__(self) -> None:
         self._objects: dict[int, object] = {}
@@ -67,7 +68,8 @@ def _is_shared(value: object, frame: FrameType) -> bool:
 
 class _Active(threading.local):
     def __init__(self) -> None:
-        self.saved: list[Saved] = []
+        # Weak: an interrupt may leave one here, or end its block's frame late.
+        self.saved: list[weakref.ref[Saved]] = []
 
 
 _active: Final = _Active()
@@ -76,13 +78,12 @@ _active: Final = _Active()
 @contextmanager
 def noting(saved: Saved) -> Iterator[None]:
     """While this lasts, what is saved in this thread is noted in *saved*."""
-    # No call, so that no interrupt falls in between.
-    outer = _active.saved
+    reference = weakref.ref(saved)
+    _active.saved = [*(each for each in _active.saved if each() is not None), reference]
     try:
-        _active.saved = [*outer, saved]
         yield
     finally:
-        _active.saved = outer
+        _active.saved = [each for each in _active.saved if each is not reference]
 
 
 def save(value: _T) -> _T:
@@ -104,8 +105,10 @@ def save(value: _T) -> _T:
     """
     if _active.saved:
         frame = sys._getframe(1)
-        for saved in _active.saved:
-            saved.note(value, frame)
+        for reference in _active.saved:
+            saved = reference()
+            if saved is not None:
+                saved.note(value, frame)
     return value
 
 

@@ -212,8 +212,9 @@ class Scanning(InterleavingTracer):
         meter = _Meter()
         module: nn.Module = root._module
         report.parameter_bytes = _weight_bytes(module)
+        fake = FakeRun(module, _future_device(self.device, root))
         try:
-            with FakeRun(module, _future_device(self.device, root)) as fake:
+            with fake:
                 meter.leave_out(module)
                 fake.mode.observe = meter.observe
                 self.args, self.kwargs = fake.inputs(self.args, self.kwargs)
