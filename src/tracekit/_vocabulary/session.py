@@ -42,12 +42,14 @@ class Session(Tracer):
 
     def execute(self, body: Body) -> object:
         """Run *body* to its end; its traces run in it, one after the other."""
-        _all_open.append(self)
-        _open.sessions.append(self)
+        outer = _open.sessions
         try:
+            _all_open.append(self)
+            _open.sessions = [*outer, self]
             return super().execute(body)
         finally:
-            _open.sessions.remove(self)
+            # In this order no interrupt falls in before both are done: the first is no call.
+            _open.sessions = outer
             _all_open.remove(self)
 
 
