@@ -83,5 +83,5 @@ def clean(no_residue):
     ]
 
     assert [] == left
-    assert {} == hooks._hooked
-    assert {} == hooks._runs
+    assert {} == hooks.HOOKED
+    assert {} == hooks.RUNS

@@ -306,8 +306,8 @@ def repeat(features, count):
         forget()
         after = State()
         residue.check()
-    assert not hooks._hooked
-    assert not hooks._runs
+    assert not hooks.HOOKED
+    assert not hooks.RUNS
     assert gradients._active.hosts == []
     for module in bench.module.modules():
         assert not module._forward_hooks

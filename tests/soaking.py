@@ -21,7 +21,7 @@ from torch import nn
 
 import tracekit
 from tracekit import _protocol  # noqa: F401  # loaded before the first count
-from tracekit._runtime import tracer as runtime_tracer
+from tracekit._runtime import sites
 from tracekit._runtime.twins import ORIGINALS
 from tracekit._torch import hooks
 from tracekit.testing import Residue
@@ -410,7 +410,7 @@ class State:
         del objects
         self.blocks = sys.getallocatedblocks()
         self.twins = len(ORIGINALS)
-        self.sites = len(runtime_tracer._SITES)
+        self.sites = len(sites.SITES)
         self.rss = rss_kib()
 
     def __repr__(self):
@@ -420,8 +420,8 @@ class State:
 def check(bench, residue, before, after, count, done):
     """Say that nothing was left behind by *count* traces between two states."""
     residue.check()
-    assert not hooks._hooked
-    assert not hooks._runs
+    assert not hooks.HOOKED
+    assert not hooks.RUNS
     _same(bench.plain, bench.module(bench.x))
     text = f"{before}\n{after}"
     # An interrupt that falls into our own cleaning up can keep what that trace held: one in some

@@ -111,7 +111,7 @@ class TestResidue:
 
     def test_a_suspended_body(self):
         """A body that nobody ends is found, though its file is the user's."""
-        from tracekit._runtime.tracer import FunctionBody
+        from tracekit._runtime.bodies import FunctionBody
 
         ask = testing._Recorder(lambda key: key).ask_traced()
         kept = []

@@ -148,7 +148,8 @@ class _Recorder:
 
 
 def _tracer_factory(recorder: _Recorder) -> Callable[[], Any]:
-    from tracekit._runtime.tracer import Backend, Body, Tracer
+    from tracekit._runtime.bodies import Body
+    from tracekit._runtime.tracer import Backend, Tracer
 
     class Serving(Backend):
         """Runs a body to its end, and answers what it asks."""

@@ -107,7 +107,7 @@ def method(request):
     before = sys.gettrace()
     yield request.param
     assert sys.gettrace() is before
-    assert tracebacks._pending == {}
+    assert tracebacks.PENDING == {}
     if HAS_MONITORING:
         assert not any(sys.monitoring.get_events(n) for n in (3, 4) if sys.monitoring.get_tool(n))
     for number in taken:
@@ -261,7 +261,7 @@ def test_a_wrapper_that_swallows_the_error_leaves_nothing(method, program, ours)
 
     assert program.caller(Wrapper(), lambda value: value) == [1, 2, 3, 1, 2, 3]
     tracebacks.sweep()
-    assert tracebacks._pending == {}
+    assert tracebacks.PENDING == {}
 
 
 def test_an_error_without_a_body_keeps_the_with_line(method, program, ours):
@@ -425,7 +425,7 @@ def test_threads(program, ours):
         sys.setswitchinterval(interval)
 
     assert wrong == []
-    assert tracebacks._pending == {}
+    assert tracebacks.PENDING == {}
     skip.release()
 
 

@@ -576,7 +576,7 @@ class TestEnds:
             gc.enable()
 
         assert after - before < 50
-        assert {} == hooks._hooked
+        assert {} == hooks.HOOKED
 
 
 class TestReading:

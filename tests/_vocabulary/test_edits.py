@@ -763,7 +763,7 @@ class TestInRuns:
             gc.enable()
 
         assert after - before < 50
-        assert {} == hooks._hooked
+        assert {} == hooks.HOOKED
 
     def test_edits_come_and_go(self, clean):
         model = Model(clean(net()))

@@ -676,7 +676,7 @@ class TestSurroundings:
             gc.enable()
 
         assert after - before < 50
-        assert {} == hooks._hooked
+        assert {} == hooks.HOOKED
 
 
 def test_a_backward_that_is_an_argument_in_a_with_line_is_a_plain_one() -> None:

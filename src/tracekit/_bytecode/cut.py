@@ -37,6 +37,7 @@ from .opcodes import (
     BEFORE_WITH,
     CALL,
     CONSTS,
+    DELETE_FAST,
     EXTENDED_ARG,
     FAST_LOADS,
     FAST_PAIRS,
@@ -124,6 +125,18 @@ class Cut:
     stores: frozenset[str]
     nested: frozenset[str]
     lineno: int
+
+    def only_bound(self) -> frozenset[str]:
+        """Plain locals that the body binds, and neither reads nor unbinds."""
+        names = self.arguments
+        found = self.stores.intersection(names) - self.loads
+        for instr in self.program.instrs:
+            # The end of an `except ... as` unbinds, too.
+            if type(instr) is Instr and instr.op == DELETE_FAST and instr.arg < len(names):
+                found -= {names[instr.arg]}
+        if "super" in self.code.co_names:
+            found -= set(names[:1])  # `super()` looks at the first argument
+        return found
 
 
 def decode(raw: bytes, offset: int) -> Unit:

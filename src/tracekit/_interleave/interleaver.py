@@ -114,6 +114,8 @@ class Interleaver:
         recorders: What is shown the values of a site, when all bodies are done with them.
         standing: Where the model stands, while bodies are served.
         current: The body that runs at this moment.
+        straight: There is one body that sees all, and neither steps nor recorders: whoever
+            calls may answer plain reads by itself. Ends with the first thing beyond that.
         ended: The run is to end: a body failed, or stopped it.
         closing: No site but the one where the model stands can still come.
     """
@@ -127,6 +129,7 @@ class Interleaver:
         self.model_error: BaseException | None = None
         self.ended = False
         self.stopped = False
+        self.straight = False
         self.closing = False
         self.over = False
         self.host = host
@@ -146,6 +149,7 @@ class Interleaver:
     def add(self, worker: Worker) -> None:
         """Take a body into the run; written order is the order of these calls."""
         worker.order = 0
+        self.straight = False
         if self.workers:
             worker.order = sum(1 for each in self.workers if each.order >= 0)
         self.workers.append(worker)
@@ -157,6 +161,7 @@ class Interleaver:
             worker: The body.
             instead: The same body in the forward before, whose place it takes.
         """
+        self.straight = False
         if instead in self.workers:
             # A new list: bodies may be being served.
             worker.order = instead.order
@@ -221,7 +226,7 @@ class Interleaver:
                 if ends_loops:
                     self._end_loops(key[0])
                 if standing.skips or standing.shared is not None:
-                    value = self._settled(standing)
+                    value = self.settled(standing)
                 else:
                     value = standing.value
             finally:
@@ -238,6 +243,7 @@ class Interleaver:
 
     def record(self, path: str, port: str, recorder: Recorder) -> None:
         """Show *recorder* each value at a site from now on, when all bodies are done with it."""
+        self.straight = False
         self.recorders.setdefault((path, port), []).append(recorder)
 
     def recorded(self, key: Key, visit: int, value: object) -> None:
@@ -245,7 +251,8 @@ class Interleaver:
         for recorder in self.recorders[key]:
             recorder(key, visit, value)
 
-    def _settled(self, standing: Standing) -> Any:
+    def settled(self, standing: Standing) -> Any:
+        """Give the value with which the model goes on."""
         if standing.skips and not self.ended:
             return self.host.skipped(standing.skips, standing)
         return standing.value if standing.shared is None else self.host.joined(standing)
@@ -280,36 +287,12 @@ class Interleaver:
             self._unpark(worker, worker.pending)
         outer = self.current
         self.current = worker
-        refusals = 0
         before = self.host.enter(worker)
         try:
-            while True:
-                request = worker.send(answer)
-                if self.standing is not None and self.standing.shared is not None:
-                    refusal = self.host.edited(worker, self.standing)
-                    if refusal is not None and worker.error is None:
-                        if isinstance(refusal, TracekitError) and not refusal.where:
-                            when = "before" if request else "at the end of the block at"
-                            refusal.where = f"{when} {worker.where()}"
-                        if request is None:
-                            worker.error = refusal
-                        else:
-                            answer = Raised(refusal)
-                            continue
-                if request is None:
-                    break
-                if worker.aborted:
-                    refusals += 1
-                    if refusals > _ABORTS_BEFORE_CLOSE:
-                        worker.close()
-                        break
-                answer = self._accept(worker, request)
-                if answer is WAIT:
-                    worker.pending = request
-                    break
+            self.talk(worker, answer)
             if self.standing is not None and self.standing.open is not None:
                 try:
-                    self._put_edited(worker, self.standing)
+                    self.put_edited(worker, self.standing)
                 except Exception as error:  # noqa: BLE001 - ends the run, as one in the body does
                     worker.error = worker.error or error
         finally:
@@ -317,9 +300,40 @@ class Interleaver:
             self.current = outer
             self.host.leave(worker, before)
         if worker.error is not None:
-            self._failed(worker)
+            self.failed(worker)
 
-    def _failed(self, worker: Worker) -> None:
+    def talk(self, worker: Worker, answer: object) -> None:
+        """Answer a body that runs, again and again until it waits for something, or ends."""
+        refusals = 0
+        while True:
+            request = worker.send(answer)
+            if self.standing is not None and self.standing.shared is not None:
+                refusal = self.host.edited(worker, self.standing)
+                if refusal is not None and worker.error is None:
+                    if isinstance(refusal, TracekitError) and not refusal.where:
+                        when = "before" if request else "at the end of the block at"
+                        refusal.where = f"{when} {worker.where()}"
+                    if request is None:
+                        worker.error = refusal
+                    else:
+                        answer = Raised(refusal)
+                        continue
+            if request is None:
+                break
+            if worker.aborted:
+                refusals += 1
+                if refusals > _ABORTS_BEFORE_CLOSE:
+                    worker.close()
+                    break
+            answer = self.accept(worker, request)
+            if answer is WAIT:
+                worker.pending = request
+                break
+        # See `Worker.send`.
+        answer = None
+
+    def failed(self, worker: Worker) -> None:
+        """A body has raised: the run is to end."""
         error, worker.error = worker.error, None
         self.ended = True
         if error is not None:
@@ -336,7 +350,7 @@ class Interleaver:
 
     # Requests.
 
-    def _accept(self, worker: Worker, request: Request) -> object:
+    def accept(self, worker: Worker, request: Request) -> object:
         """Answer a new request, or note that it waits."""
         if worker.aborted:
             return Raised(Abort())
@@ -428,7 +442,7 @@ class Interleaver:
         view = request.view
         try:
             if standing.open is not None:
-                self._put_edited(worker, standing)
+                self.put_edited(worker, standing)
             is_plain = worker.rows is None and standing.shared is None
             whole = standing.value if is_plain else host.part(worker, standing)
             if kind is Read:
@@ -471,7 +485,7 @@ class Interleaver:
         opened.append(_Open(worker, request, whole, part, view.watch(part, whole)))
         return part
 
-    def _put_edited(self, worker: Worker, standing: Standing) -> None:
+    def put_edited(self, worker: Worker, standing: Standing) -> None:
         """Put what *worker* has edited in the parts it was given into the standing value."""
         opened = standing.open or []
         for at, each in enumerate(opened):
@@ -525,6 +539,7 @@ class Interleaver:
 
     def clock(self, path: str) -> Clock:
         """Give the clock that counts the calls of a module, from now on."""
+        self.straight = False
         clock = self.clocks.get(path)
         if clock is None:
             clock = self.clocks[path] = Clock(path)
@@ -534,6 +549,7 @@ class Interleaver:
 
     def _accept_step(self, worker: Worker, loop: Loop) -> object:
         clock = loop.clock
+        self.straight = False
         worker.stepped = True
         if loop.index is None and loop not in worker.loops:
             if worker.loops and clock is not None and not loop.single:

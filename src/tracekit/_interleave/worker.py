@@ -164,22 +164,30 @@ class Worker:
         assert generator is not None
         try:
             request: Request = generator.send(answer)
-        except StopIteration as end:
-            self.value = end.value
-        except Carrier as carrier:
-            self.error = carrier.error
         except BaseException as error:  # noqa: BLE001 - handed on by the interleaver
-            # This frame holds the worker and the traceback holds this frame: cut it off.
-            traceback = error.__traceback__
-            self.error = error.with_traceback(traceback and traceback.tb_next)
-            del traceback
+            self.ended_by(error)
         else:
             return request
         # From 3.12 on the frame in which a body ends keeps those alive that it was resumed from:
         # an answer that is an error must not be held by the frames of its own traceback.
         answer = None
-        self.generator = None
         return None
+
+    def ended_by(self, error: BaseException) -> None:
+        """Note with what the generator has ended.
+
+        Args:
+            error: What the resuming of it has raised, in the frame that calls this.
+        """
+        self.generator = None
+        if isinstance(error, StopIteration):
+            self.value = error.value
+        elif isinstance(error, Carrier):
+            self.error = error.error
+        else:
+            # That frame holds the worker and the traceback holds that frame: cut it off.
+            traceback = error.__traceback__
+            self.error = error.with_traceback(traceback and traceback.tb_next)
 
     def close(self) -> None:
         """Give up on a body that answers each error with another request."""
@@ -188,9 +196,7 @@ class Worker:
         try:
             generator.close()
         except BaseException as error:  # noqa: BLE001 - handed on by the interleaver
-            traceback = error.__traceback__
-            self.error = error.with_traceback(traceback and traceback.tb_next)
-            del traceback
+            self.ended_by(error)
 
     def asking(self) -> tuple[CodeType, int] | None:
         """Find the user's code that has made the pending request.

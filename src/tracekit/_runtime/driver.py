@@ -11,7 +11,7 @@ from ..errors import NotRunningError
 from .debuggers import hide
 
 if TYPE_CHECKING:
-    from .tracer import Body
+    from .bodies import Body
 
 _PATIENCE: Final = 1000
 

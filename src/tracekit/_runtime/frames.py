@@ -30,10 +30,16 @@ from tracekit.errors import NamesNotRestorableError
 UNBINDS_THROUGH_F_LOCALS: Final = memory.snapshot_unbinds()
 
 
+slots: Final = memory.slots
+words: Final = memory.WORDS
+_POINTER_AT: Final = memory.POINTER_AT
+_ARRAY_AT: Final = memory.ARRAY_AT
+
+
 class _Layout:
     """Where the names of one code object are."""
 
-    __slots__ = ("array", "code", "indexes", "optimized", "places", "shared", "words")
+    __slots__ = ("array", "code", "indexes", "optimized", "places", "shared")
 
     def __init__(self, code: CodeType) -> None:
         indexes = {name: index for index, name in enumerate(code.co_varnames)}
@@ -52,7 +58,6 @@ class _Layout:
         self.shared = frozenset((*code.co_cellvars, *code.co_freevars))
         self.optimized = bool(code.co_flags & inspect.CO_OPTIMIZED)
         self.array: Any = ctypes.py_object * count
-        self.words: Any = ctypes.c_size_t * count
         # The indexes of names that were asked for together; `None`: cells are among them.
         self.places: dict[tuple[str, ...], tuple[int, ...] | None] = {}
         key = id(code)
@@ -127,11 +132,10 @@ def pull(frame: FrameType, names: tuple[str, ...]) -> list[object]:
     except KeyError:
         places = _note_places(layout, names)
     if places is not None:
-        address = memory.address(frame)
-        array = layout.array.from_address(address)
+        start = slots(frame)
+        array = layout.array.from_address((start + 1) << 3)
         # Asked for as a word first: to ask an empty slot for its object costs an exception.
-        filled = layout.words.from_address(address)
-        return [array[index] if filled[index] else UNBOUND for index in places]
+        return [array[index] if words[start + index] else UNBOUND for index in places]
     indexes, shared = layout.indexes, layout.shared
     array = layout.array.from_address(memory.address(frame))
     values: list[object] = []
@@ -228,6 +232,58 @@ def fill_cells(target: FrameType, names: Sequence[str], given: Sequence[CellType
         memory.write_slot(target, indexes[name], cell)
 
 
+def exchange(
+    frame: FrameType, ended: FrameType, places: tuple[tuple[int, int, bool], ...]
+) -> list[object]:
+    """Move what a frame that has ended has bound into another frame.
+
+    Equivalent to `push` of what differs, without counting references: the two slots of a name
+    change their contents, and what was in the other frame goes away with the one that has ended.
+
+    Args:
+        frame: As for `push`; must be a function's.
+        ended: Not used for anything else after this.
+        places: As `places_of` gives them.
+
+    Returns:
+        What is bound in *frame* now and was not before.
+    """
+    # As `slots`, twice.
+    start = (words[(id(frame) >> 3) + _POINTER_AT] >> 3) + _ARRAY_AT
+    other = (words[(id(ended) >> 3) + _POINTER_AT] >> 3) + _ARRAY_AT
+    objects: Any = None
+    bound: list[object] = []
+    for index, at, is_read in places:
+        new = words[other + at]
+        old = words[start + index]
+        if new == old or not (new or is_read):
+            continue
+        # No signal is handled and no other thread runs between the two.
+        words[start + index], words[other + at] = new, old
+        if new:
+            if objects is None:
+                objects = _layouts[id(frame.f_code)].array.from_address((start + 1) << 3)
+            bound.append(objects[index])
+    return bound
+
+
+def places_of(
+    code: CodeType, other: CodeType, names: Iterable[str], read: Iterable[str]
+) -> tuple[tuple[int, int, bool], ...]:
+    """Say where names are in the frames of two code objects, for `exchange`.
+
+    Args:
+        code: A function's.
+        other: Has the same names as plain locals.
+        names: Plain locals of both.
+        read: Those of them that *other* starts with; what it leaves unbound of the rest was never
+            bound in it, and keeps its value.
+    """
+    here, there = _layout(code).indexes, _layout(other).indexes
+    given = set(read)
+    return tuple((here[name], there[name], name in given) for name in names)
+
+
 def unbinds(code: CodeType) -> bool:
     """Whether `push` can unbind variables: to refuse a block before it runs.
 
@@ -276,7 +332,7 @@ def push(frame: FrameType, bindings: Mapping[str, object]) -> None:
         _push_by_documented_means(frame, bindings)
         return
     shared = layout.shared
-    words: Any = None
+    start = -1
     for name, value in bindings.items():
         index = indexes[name]
         if name in shared:
@@ -287,9 +343,9 @@ def push(frame: FrameType, bindings: Mapping[str, object]) -> None:
         if F_LOCALS_WRITES_THROUGH and value is not UNBOUND:
             _proxy(frame)[name] = value
             continue
-        if words is None:
-            words = layout.words.from_address(memory.address(frame))
-        memory.store(words, index, value)
+        if start < 0:
+            start = slots(frame)
+        memory.store(start + index, value)
 
 
 def _proxy(frame: FrameType) -> MutableMapping[str, Any]:

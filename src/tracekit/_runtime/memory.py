@@ -29,7 +29,6 @@ from tracekit._protocol import UNBOUND
 _WORD: Final = ctypes.sizeof(ctypes.c_void_p)
 _object_at: Final = ctypes.py_object.from_address
 _word_at: Final = ctypes.c_size_t.from_address
-_one_word_at: Final[Any] = (ctypes.c_size_t * 1).from_address
 
 
 def _declare(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
@@ -129,6 +128,43 @@ AVAILABLE: bool = _LAYOUT is not None and _holds_for_running_functions(*_LAYOUT)
 # --- Reading and writing -------------------------------------------------------------------
 
 
+def _all_memory() -> Any:
+    """One view of the whole address space: an object for each access takes several times as long.
+
+    It points nowhere in particular, so threads and signal handlers can share it.
+    """
+    if not AVAILABLE:
+        return []
+    view = _declare(
+        "PyMemoryView_FromMemory", ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
+    )
+    readable_and_writable = 0x200
+    # From the second word on: nothing may begin at address 0.
+    whole: memoryview = view(_WORD, sys.maxsize // _WORD * _WORD - _WORD, readable_and_writable)
+    return whole.cast("P")
+
+
+POINTER_AT: Final = _POINTER // _WORD - 1
+ARRAY_AT: Final = _ARRAY // _WORD - 1
+"""How `slots` finds the array, for functions that must not make a call for it."""
+
+WORDS: Final[Any] = _all_memory()
+"""The word at address a is at a // 8 - 1; see `slots`."""
+
+
+def slots(frame: FrameType) -> int:
+    """Where in `WORDS` a frame's array of variables begins.
+
+    Args:
+        frame: As for `read_slot`; must be running, suspended or held for as long as this is used.
+
+    Returns:
+        The index of its first slot. A slot holds the address of an object, or 0.
+    """
+    start: int = (WORDS[(id(frame) >> 3) + POINTER_AT] >> 3) + ARRAY_AT
+    return start
+
+
 def read_slot(frame: FrameType, index: int) -> object:
     """Read one slot of a frame's array of variables.
 
@@ -147,7 +183,7 @@ def read_slot(frame: FrameType, index: int) -> object:
         https://github.com/python/cpython/blob/3.12/Include/internal/pycore_frame.h
     """
     try:
-        return _object_at(_word_at(id(frame) + _POINTER).value + _ARRAY + _WORD * index).value
+        return _object_at((slots(frame) + index + 1) * _WORD).value
     except ValueError:  # ctypes: "PyObject is NULL"
         return UNBOUND
 
@@ -159,12 +195,10 @@ def address(frame: FrameType) -> int:
         frame: As for `read_slot`; must be running or suspended for as long as the address is used.
 
     Returns:
-        For `from_address` of a ctypes array. One of `py_object` gives the object in a slot, or
-        raises ValueError where there is none; one of `c_size_t` gives 0 there. Such an array
-        owns nothing.
+        For `from_address` of a ctypes array of `py_object`, which gives the object in a slot, or
+        raises ValueError where there is none. Such an array owns nothing.
     """
-    start: int = _word_at(id(frame) + _POINTER).value
-    return start + _ARRAY
+    return (slots(frame) + 1) * _WORD
 
 
 def write_slot(frame: FrameType, index: int, value: object) -> None:
@@ -179,16 +213,21 @@ def write_slot(frame: FrameType, index: int, value: object) -> None:
         index: As for `read_slot`.
         value: Any object; `UNBOUND` empties the slot.
     """
-    store(_one_word_at(address(frame) + _WORD * index), 0, value)
+    store(slots(frame) + index, value)
 
 
-def store(array: Any, index: int, value: object) -> None:
-    """Store an object in one slot of an array of words, or empty it; see `write_slot`."""
+def store(index: int, value: object) -> None:
+    """Store an object in one slot, or empty it; see `write_slot`.
+
+    Args:
+        index: In `WORDS`.
+        value: Any object; `UNBOUND` empties the slot.
+    """
     new = 0 if value is UNBOUND else id(value)
-    old = array[index]
+    old = WORDS[index]
     # The interpreter handles signals when a call has returned: nothing comes between the write
     # and the end of the call that counts it, and what that raises does not skip the other.
-    array[index] = new
+    WORDS[index] = new
     try:
         if new:
             _incref(value)

@@ -17,9 +17,10 @@ Chosen at each `arm`:
   first block and left there. The callback switches itself off at every instruction but the ones
   watched, so the code runs at full speed.
 * Opcode tracing of the one frame (3.11, or when other tools hold all tool ids), chained to the
-  trace function found. In a program with several threads that is not safe on 3.12+; there the
-  event of another tool's id is used, from `engage` to `disarm`, and the tool gets its own. The trace function is ours only between `engage` and `disarm`, so what
-  a debugger does while the block runs needs no care.
+  trace function found; see `tracedskip.py`. In a program with several threads that is not safe on
+  3.12+; there the event of another tool's id is used, from `engage` to `disarm`, and the tool gets
+  its own. The trace function is ours only between `engage` and `disarm`, so what a debugger does
+  while the block runs needs no care.
 
 Things that don't work:
 
@@ -42,7 +43,6 @@ from __future__ import annotations
 
 import sys
 import weakref
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from threading import RLock, get_ident
@@ -50,6 +50,14 @@ from types import CodeType, FrameType
 from typing import Any, Final
 
 from tracekit._bytecode.facts import HAS_MONITORING, OPMAP
+from tracekit._runtime.tracedskip import (
+    CANARY,
+    Skip,
+    TracedSkip,
+    canary,
+    entering,
+    trace_events_arrive,
+)
 from tracekit.errors import CannotSkipError, ExitTracingException
 
 TOOL_NAME: Final = "tracekit"
@@ -66,41 +74,6 @@ _get_tool: Final[Any] = _monitoring.get_tool if HAS_MONITORING else None
 _set_local_events: Final[Any] = _monitoring.set_local_events if HAS_MONITORING else None
 _INSTRUMENTED: Final = OPMAP.get("INSTRUMENTED_INSTRUCTION") if HAS_MONITORING else None
 _INSTRUCTION: Final[int] = _monitoring.events.INSTRUCTION if HAS_MONITORING else 0
-
-
-class Skip(ABC):
-    """One frame that is about to leave the inline copy of its block.
-
-    Until `disarm` it holds the frame. Dropping an engaged one disarms it.
-    """
-
-    __slots__ = ("__weakref__", "_error", "frame", "offset")
-
-    def __init__(self, frame: FrameType, offset: int) -> None:
-        self.frame: FrameType | None = frame
-        self.offset = offset
-        # Made when it is raised; known, so that another block's is not taken for it.
-        self._error: ExitTracingException | None = None
-
-    def exception_is_mine(self, error: object) -> bool:
-        """Whether *error* is what this skip raised. Asked before `disarm`."""
-        return error is not None and error is self._error
-
-    @abstractmethod
-    def engage(self) -> None:
-        """Let the frame raise at the offset.
-
-        The last thing that `__enter__` does. If the frame then executes anything else (because
-        something raised on the way back to it), the skip is off by itself.
-        """
-
-    @abstractmethod
-    def disarm(self) -> None:
-        """Put everything back; let go of the frame. Does nothing the second time.
-
-        Where a trace function had to step aside for us, it is back with the frame's next
-        instruction.
-        """
 
 
 def arm(frame: FrameType, offset: int, entered: int | None = None) -> Skip:
@@ -212,15 +185,6 @@ def _refusal(why: str) -> CannotSkipError:
     )
 
 
-def _entering(frame: FrameType) -> int:
-    """Where coming again to tells that a skip has gone stale: the entering of a `with`.
-
-    A twin may be in the loop that drives a generator instead, which is come to again rightly.
-    """
-    entered = frame.f_lasti
-    return entered if frame.f_code.co_code[entered] == OPMAP["BEFORE_WITH"] else -1
-
-
 # --- sys.monitoring ------------------------------------------------------------------------
 
 # id(code) -> offsets where the callback stays on. By id: hashing a code object reads all of it.
@@ -318,21 +282,14 @@ def _on_instruction(code: CodeType, offset: int) -> object:
                 raise skip.fire(frame)
             # The frame enters another `with`: what was engaged never came back to it.
             skip.disarm()
-    elif code is _CANARY:
+    elif code is CANARY:
         _heard.add(get_ident())
     return None
 
 
-def _canary() -> None:
-    return None
-
-
-_CANARY: Final = _canary.__code__
-
-
 def monitoring_events_arrive() -> bool:
     """Ask whether our callbacks are called; needs a tool id."""
-    _canary()
+    canary()
     try:
         _heard.remove(get_ident())
     except KeyError:
@@ -363,7 +320,7 @@ def _events_arrive_after_repair(frame: FrameType, offset: int) -> bool:
         # It is ours still. Our callback may have been replaced all the same, or (see `engage`) the
         # event on the canary be gone.
         _monitoring.register_callback(_tool.number, _INSTRUCTION, _on_instruction)
-        _instrument(_CANARY)
+        _instrument(CANARY)
     else:
         _tool.forget()
         if not _tool.acquire():
@@ -382,7 +339,7 @@ def _watch(frame: FrameType, offset: int) -> None:
         points = _points[key] = set()
         _codes[key] = weakref.ref(code, lambda _gone: _forget_code(key))
     points.add(offset)
-    points.add(_entering(frame))
+    points.add(entering(frame))
     _instrument(code)
 
 
@@ -428,8 +385,8 @@ class _Tool:
             else:
                 return False
             _monitoring.register_callback(number, _INSTRUCTION, _on_instruction)
-            _points[id(_CANARY)] = {len(_CANARY.co_code) - 2}
-            _instrument(_CANARY, number)
+            _points[id(CANARY)] = {len(CANARY.co_code) - 2}
+            _instrument(CANARY, number)
             self.number = number  # from here on other threads use it
             self._taking = None
             return True
@@ -448,7 +405,7 @@ class _Tool:
             if number is None:
                 return
             # `free_tool_id` alone stops neither events nor callbacks (3.12, 3.13).
-            for code in [_CANARY, *(reference() for reference in _codes.values())]:
+            for code in [CANARY, *(reference() for reference in _codes.values())]:
                 if code is not None:
                     _monitoring.set_local_events(number, code, 0)
             _monitoring.set_events(number, 0)
@@ -471,7 +428,7 @@ class _BorrowedSkip(Skip):
 
     def __init__(self, frame: FrameType, offset: int) -> None:
         super().__init__(frame, offset)
-        self._entered = _entering(frame)
+        self._entered = entering(frame)
         self._engaged = False
         self._trace: Callable[..., Any] | None = None
 
@@ -519,11 +476,11 @@ class _Loan:
 
     def works(self) -> bool:
         """Whether events arrive that way."""
-        self.take(_CANARY)
+        self.take(CANARY)
         try:
             return monitoring_events_arrive()
         finally:
-            self.give(_CANARY)
+            self.give(CANARY)
 
     def take(self, code: CodeType) -> None:
         with self._changing:
@@ -567,7 +524,7 @@ class _Loan:
         skip = None if reference is None else reference()
         if skip is not None and skip.frame is frame:
             skip.hear(frame, offset)
-        elif code is _CANARY:
+        elif code is CANARY:
             _heard.add(get_ident())
         count, listens = self._codes.get(id(code), (0, 1))
         if self._before is None or not listens:
@@ -578,122 +535,3 @@ class _Loan:
 
 
 _loan: Final = _Loan()
-
-
-# --- Opcode tracing ------------------------------------------------------------------------
-
-
-class TracedSkip(Skip):
-    """Traces the opcodes and errors of one frame, from `engage` to `disarm`."""
-
-    __slots__ = ("_engaged", "_entered", "_found", "_previous")
-
-    def __init__(self, frame: FrameType, offset: int, entered: int | None = None) -> None:
-        # Not through super(): this is on the path of every block.
-        self.frame = frame
-        self.offset = offset
-        self._error = None
-        self._entered = _entering(frame) if entered is None else entered
-        self._engaged = False
-        self._previous: Callable[..., Any] | None = None
-        self._found: tuple[Any, bool, bool] = (None, True, False)
-
-    def engage(self) -> None:
-        frame = self.frame
-        if frame is None:
-            return
-        self._engaged = True
-        self._found = (frame.f_trace, frame.f_trace_lines, frame.f_trace_opcodes)
-        self._previous = sys.gettrace()
-        self._trace(frame, self.in_frame)
-
-    def _trace(self, frame: FrameType, function: Callable[..., Any]) -> None:
-        frame.f_trace = function
-        # The line event of the inline copy's first line is not for anybody.
-        frame.f_trace_lines = False
-        # 3.12 heeds the wish for opcodes if some frame had it before `settrace`; 3.13, while
-        # cProfile is active, only if the frame gets it after. So: ours before, the frame after.
-        sys._getframe().f_trace_opcodes = True
-        sys.settrace(self._elsewhere)
-        frame.f_trace_opcodes = True
-
-    def in_frame(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "opcode" and frame.f_lasti == self.offset:
-            self._error = ExitTracingException()
-            # The interpreter now takes the trace functions away; `disarm` brings them back.
-            raise self._error
-        # On the way back to the frame (in a twin that is some instructions long) only this can
-        # happen: something raised, and now it is not our block any more.
-        is_end_of_loop = event == "exception" and self._entered < 0 and argument[0] is StopIteration
-        if is_end_of_loop or (event in {"line", "opcode"} and frame.f_lasti != self._entered):
-            return self.in_frame
-        return self._come_back(frame, event, argument)
-
-    def _come_back(self, frame: FrameType, event: str, argument: Any) -> Any:
-        """Give the frame back to whoever traced it, with the event that we are told of."""
-        found, _, wants_opcodes = self._found
-        self._put_back(frame)
-        if found is None or (event == "opcode" and not wants_opcodes):
-            return found
-        return found(frame, event, argument)
-
-    def _put_back(self, frame: FrameType) -> None:
-        previous, self._previous = self._previous, None
-        found, frame.f_trace_lines, frame.f_trace_opcodes = self._found
-        frame.f_trace = found
-        self.frame = self._error = None
-        self._engaged = False
-        self._found = (None, True, False)
-        if sys.gettrace() is not previous:
-            sys.settrace(previous)
-
-    def _elsewhere(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not self._engaged:
-            # Called on the way out of the block: see `disarm`.
-            return None
-        previous = self._previous
-        try:
-            local = None if previous is None else previous(frame, event, argument)
-        except BaseException:
-            # The tool ends tracing so, and the error goes on to the frame we were in.
-            self.disarm()
-            raise
-        current = sys.gettrace()
-        if current != self._elsewhere and self._engaged:
-            # The tool has installed itself anew (coverage does), another, or none.
-            self._previous = current
-            sys.settrace(self._elsewhere)
-        return local
-
-    def disarm(self) -> None:
-        frame = self.frame
-        if frame is None:
-            return
-        fired, engaged = self._error is not None, self._engaged
-        self.frame = self._error = None
-        self._engaged = False
-        if not engaged:
-            return
-        if fired and self._previous is not None:
-            # The frames on the way out were called while nobody traced. A tool that is back now
-            # would see them return (coverage's C tracer then loses the caller's lines), so it
-            # is back when the caller's frame goes on.
-            self._trace(frame, self._come_back)
-        else:
-            self._put_back(frame)
-
-
-def trace_events_arrive() -> bool:
-    """Ask whether a trace function would be called."""
-    previous = sys.gettrace()
-    heard = []
-
-    def listen(_frame: FrameType, event: str, _argument: object) -> None:
-        heard.append(event)
-
-    sys.settrace(listen)
-    try:
-        _canary()
-    finally:
-        sys.settrace(previous)
-    return bool(heard)

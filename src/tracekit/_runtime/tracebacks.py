@@ -32,6 +32,7 @@ from typing import Any, Final
 
 from tracekit._bytecode.facts import HAS_MONITORING, OPMAP
 from tracekit._runtime import memory, skip
+from tracekit._runtime.tracedskip import TracedSkip, trace_events_arrive
 from tracekit._runtime.twins import ORIGINALS
 from tracekit.errors import InternalError, TracekitError
 
@@ -174,7 +175,7 @@ def _same_place(code: CodeType, entry: TracebackType) -> int | None:
 
 # id(error) -> what its traceback shall be when it arrives in which frame. Global events are on
 # as long as there is one.
-_pending: Final[dict[int, _Placing]] = {}
+PENDING: Final[dict[int, _Placing]] = {}
 # One thread must not switch the events off between another's entry and its switching them on.
 # Reentrant, for what signal handlers and finalizers do.
 _switching: Final = RLock()
@@ -206,7 +207,7 @@ class _Placing:
 
     def listen(self, number: int) -> None:
         with _switching:
-            _pending[id(self.error)] = self
+            PENDING[id(self.error)] = self
             _monitoring.register_callback(number, _RAISE, _on_raise)
             _monitoring.set_events(number, _RAISE)
         # Trace functions are told before us. One that watches the frame hears through us.
@@ -228,8 +229,8 @@ class _Placing:
                 self.frame.f_trace = self.found
             self.found = None
         with _switching:
-            _pending.pop(id(self.error), None)
-            if not _pending:
+            PENDING.pop(id(self.error), None)
+            if not PENDING:
                 _stop_listening()
 
 
@@ -238,14 +239,14 @@ def _place_when_raised(placing: _Placing) -> None:
     if number is None:
         if HAS_MONITORING and len(sys._current_frames()) > 1:
             return  # tracing is not safe then: the line of the `with` stays, the block's follows it
-        if skip.trace_events_arrive():
+        if trace_events_arrive():
             _TracedPlacing(placing).engage()
     elif skip.monitoring_events_arrive():
         placing.listen(number)
 
 
 def _on_raise(_code: CodeType, _offset: int, error: BaseException) -> None:
-    placing = _pending.get(id(error))
+    placing = PENDING.get(id(error))
     if placing is not None and placing.frame is sys._getframe(1):
         placing.replace()
         placing.forget()
@@ -264,14 +265,14 @@ def sweep() -> None:
     A wrapper between us and the caller's frame has swallowed them, or what it did about them has
     led to another block. Nothing is changed but that we no longer listen.
     """
-    if _pending:
+    if PENDING:
         thread = get_ident()
-        for placing in list(_pending.values()):
+        for placing in list(PENDING.values()):
             if placing.thread == thread:
                 placing.forget()
 
 
-class _TracedPlacing(skip.TracedSkip):
+class _TracedPlacing(TracedSkip):
     """The same by tracing the one frame."""
 
     __slots__ = ("_placing",)

@@ -17,19 +17,14 @@ it run in `__exit__`.
 
 from __future__ import annotations
 
-import inspect
 import sys
 import warnings
-import weakref
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
-from types import CodeType, FrameType, FunctionType, TracebackType
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from types import CodeType, FrameType, TracebackType
+from typing import Any, ClassVar, Final, TypeAlias
 
-from .._bytecode.cut import Cut, cut, is_with_entry, line_at
+from .._bytecode.cut import Cut, cut, is_with_entry
 from .._bytecode.facts import IS_SUPPORTED, VERSION
-from .._bytecode.generator import make_body_twin
-from .._bytecode.names import StoreMap
 from .._bytecode.render import expression_at
 from .._protocol import UNBOUND
 from ..errors import (
@@ -40,432 +35,18 @@ from ..errors import (
     WithBlockNotFoundError,
 )
 from . import debuggers, driver, frames, memory
+from .bodies import BlockBody, Body, Captured, FunctionBody
 from .explain import explain
-from .guards import HOOKS
-from .namespaces import OwnNames
 from .saving import Saved, noting
-from .shared import STATES, SharedNames, report_bound
-from .skip import Skip, arm, is_engaged
+from .sites import NOTHING, SITES, Compiled, compiled_block, site_of
+from .skip import arm, is_engaged
 from .tracebacks import finish_raising, sweep
-from .twins import ORIGINALS, twin_function
+from .tracedskip import Skip
+from .twins import ORIGINALS
 
 _FUNCTION_FORM: Final = (
     "put the body in a Python function `fn` and write `model.trace(...).run(fn)`"
 )
-
-
-_NOTHING: Final[frozenset[str]] = frozenset()
-
-
-class Compiled:
-    """What is kept of one block: its twin, and what its frame needs to know.
-
-    Attributes:
-        twin: The rewritten body.
-        arguments: The caller's plain locals it uses, in order of its arguments.
-        cells: The caller's cell variables it uses.
-        frees: The caller's free variables it uses.
-        loads: Names it may read.
-        stores: Names it may bind or unbind.
-        nested: Globals that functions made in it may read, where names are a namespace.
-        pushed: The plain locals that it may bind.
-        pushed_at: Where in `arguments` they are.
-        first_offset: Bytes; where the frame must not go on.
-        shared: Names that other blocks of the same run read or bind.
-        all_names: Whether it has all names of the function, also those it does not use.
-    """
-
-    __slots__ = (
-        "all_names",
-        "arguments",
-        "cells",
-        "first_offset",
-        "frees",
-        "is_optimized",
-        "lineno",
-        "loads",
-        "nested",
-        "pushed",
-        "pushed_at",
-        "shared",
-        "stores",
-        "takes_value",
-        "twin",
-    )
-
-    def __init__(self, part: Cut, shared: frozenset[str], all_names: bool) -> None:
-        self.shared = shared
-        self.all_names = all_names
-        self.arguments = part.arguments
-        self.cells = part.cells
-        self.frees = part.frees
-        self.loads = part.loads
-        self.stores = part.stores
-        self.first_offset = part.first_offset
-        self.is_optimized = part.is_optimized
-        self.takes_value = part.takes_value
-        self.nested = _NOTHING if part.is_optimized else part.nested
-        self.lineno = part.lineno
-        own = set(part.arguments) - set(part.cells)
-        self.pushed = tuple(sorted(part.stores & own)) if part.is_optimized else ()
-        self.pushed_at = tuple(part.arguments.index(name) for name in self.pushed)
-        self.twin = make_body_twin(part, HOOKS, shared)
-
-
-class _Site:
-    """The blocks of one code object, and the code object itself, weakly.
-
-    Attributes:
-        entries: Offsets that are known to enter a `with`.
-        may_debug: The code itself may start a debugger.
-        blocks: The compiled ones.
-        stores: What `store_map` gives.
-    """
-
-    __slots__ = ("blocks", "code", "entries", "may_debug", "stores")
-
-    def __init__(self, code: CodeType) -> None:
-        self.entries: set[int] = set()
-        self.may_debug = debuggers.may_start(code)
-        self.blocks: dict[tuple[int, bool, frozenset[str], bool], Compiled] = {}
-        self.stores: dict[int, StoreMap] = {}
-        key = id(code)
-        self.code = weakref.ref(code, lambda _: _forget(key))
-
-
-# By id: hashing a code object reads the whole of it, and equal ones differ in file name.
-_SITES: Final[dict[int, _Site]] = {}
-
-
-def _forget(key: int) -> None:
-    site = _SITES.pop(key, None)
-    if site is not None:
-        for block in site.blocks.values():
-            ORIGINALS.pop(id(block.twin.code), None)
-
-
-def _site(code: CodeType) -> _Site:
-    site = _SITES.get(id(code))
-    if site is None or site.code() is not code:
-        site = _SITES[id(code)] = _Site(code)
-    return site
-
-
-def compiled_block(
-    code: CodeType,
-    enter_offset: int,
-    *,
-    after_target: bool = False,
-    shared: frozenset[str] = _NOTHING,
-    all_names: bool = False,
-) -> Compiled:
-    """Cut and compile the block that *enter_offset* of *code* enters, or give the one kept.
-
-    Args:
-        code: The original code object.
-        enter_offset: Bytes; the instruction that enters the `with`.
-        after_target: See `cut`.
-        shared: Names that other blocks of the same run read or bind.
-        all_names: See `cut`.
-    """
-    blocks = _site(code).blocks
-    key = (enter_offset, after_target, shared, all_names)
-    block = blocks.get(key)
-    if block is None:
-        part = cut(code, enter_offset, after_target=after_target, all_names=all_names)
-        block = Compiled(part, shared, all_names)
-        ORIGINALS[id(block.twin.code)] = block.twin
-        blocks[key] = block
-    return block
-
-
-def store_map(code: CodeType, enter_offset: int) -> StoreMap:
-    """Which names the block can still store to, from each of its instructions; kept."""
-    stores = _site(code).stores
-    found = stores.get(enter_offset)
-    if found is None:
-        found = stores[enter_offset] = StoreMap(code, enter_offset)
-    return found
-
-
-class Body:
-    """Something to run in step with something else: a block, or a function given to `run`.
-
-    Attributes:
-        name: What tracebacks call it.
-        filename: Its file.
-        first_lineno: The line of the `with`, or of the function.
-        loads: Names of the caller that it may read.
-        stores: Names of the caller that it may bind or unbind.
-        is_apart: It has a namespace of its own, and `resume` and `suspend` are to be called.
-    """
-
-    name = ""
-    filename = ""
-    first_lineno = 0
-    loads: frozenset[str] = frozenset()
-    stores: frozenset[str] = frozenset()
-    is_apart = False
-
-    def resume(self) -> None:
-        """The body is about to go on; called where `is_apart`."""
-
-    def suspend(self) -> None:
-        """The body has suspended or ended; called where `is_apart`."""
-
-    def start(self, value: object) -> Generator[Any, Any, Any]:
-        """Give a fresh generator of the body, with the names as they are now.
-
-        Args:
-            value: What the `as` target gets, or the function's argument.
-        """
-        raise NotImplementedError
-
-    def finish(self, keeps: Callable[[str, object], bool] | None = None) -> None:
-        """Put the names that the body bound back where they came from.
-
-        Args:
-            keeps: Which of them; the others get the value back that they had.
-        """
-
-
-class BlockBody(Body):
-    """The body of a `with`, and the frame it belongs to.
-
-    Args:
-        info: What was captured.
-        block: Its compiled form.
-
-    Attributes:
-        bound: What the block has bound in its caller's frame, once it has finished.
-    """
-
-    def __init__(self, info: Tracer.Info, block: Compiled) -> None:
-        code = info.code
-        self.name = code.co_name
-        self.filename = code.co_filename
-        self.first_lineno = block.lineno
-        self.loads = block.loads
-        self.stores = block.stores
-        self.info = info
-        self.frame = info.frame
-        self.block = block
-        self._given: dict[str, object] | None = None
-        self._before: list[object] | None = None
-        self._namespace_before: dict[str, object] | None = None
-        self._own_frame: FrameType | None = None
-        self._shared: SharedNames | None = None
-        self._pending = _NOTHING
-        self._names: OwnNames | None = None
-        self._swapped: dict[str, object] | None = None
-        self.bound: Iterable[object] = ()
-
-    def bind_now(self) -> None:
-        """Take the caller's names as they are now, for a body that is started later."""
-        assert self.frame is not None
-        block = self.block
-        names = block.arguments if block.is_optimized else tuple(block.loads | block.nested)
-        self._given = dict(zip(names, frames.pull(self.frame, names), strict=True))
-
-    def resume(self) -> None:
-        """The body is about to go on."""
-        if self._names is not None and self.block.nested:
-            self._swapped = self._names.swap_in(self.block.nested)
-
-    def suspend(self) -> None:
-        """The body has suspended or ended."""
-        if self._names is not None and self._swapped:
-            self._names.swap_out(self._swapped)
-            self._swapped = None
-
-    def share(self, pending: frozenset[str], told: frozenset[str]) -> None:
-        """Say, before the start, which names this body shares with others of its run.
-
-        Args:
-            pending: Names that earlier bodies may bind: this body's loads of them wait.
-            told: Names that other bodies may read: this body's stores to them are noted.
-        """
-        self._pending = pending & self.loads
-        shared = self._pending | (told & self.stores) | (pending & self.stores)
-        if shared != self.block.shared:
-            self.block = compiled_block(
-                self.info.code,
-                self.info.enter_offset,
-                after_target=not self.info.is_direct,
-                shared=shared,
-                all_names=self.block.all_names,
-            )
-
-    def await_names(self, names: frozenset[str]) -> None:
-        """From here on, loads of these names wait, until the body binds them itself.
-
-        Args:
-            names: Of those that were given to `share` as told.
-        """
-        if self._shared is not None:
-            self._shared.pending |= names & self.block.shared
-
-    def await_again(self) -> None:
-        """Let loads of the names of earlier bodies wait again, but of those that it has bound."""
-        if self._shared is not None:
-            self._shared.pending |= self._pending - self._shared.own.keys()
-
-    def may_store(self, generator: Any, name: str) -> bool:
-        """Whether a store to *name* can be reached from where the body stands.
-
-        Args:
-            generator: The body's, suspended; None once it has ended.
-            name: One of `stores`.
-        """
-        if generator is None or generator.gi_frame is None:
-            return False
-        origin = self.block.twin.origin_of(generator.gi_frame.f_lasti)
-        if origin is None:
-            return False
-        stores = store_map(self.info.code, self.info.enter_offset)
-        return name in stores.reachable(origin)
-
-    def place_of_store(self, name: str) -> tuple[str, int]:
-        """File and line of the last store to *name* in the body."""
-        stores = store_map(self.info.code, self.info.enter_offset)
-        offset = stores.last.get(name)
-        line = self.first_lineno if offset is None else line_at(self.info.code, offset)
-        return self.filename, line
-
-    def lookup(self, generator: Any, name: str) -> object:
-        """What the body has bound *name* to; `UNBOUND` if nothing."""
-        shared = self._shared
-        return UNBOUND if shared is None else shared.own.get(name, UNBOUND)
-
-    def start(self, value: object) -> Generator[Any, Any, Any]:
-        frame, block = self.frame, self.block
-        assert frame is not None
-        code = block.twin.code
-        closure = frames.cells(frame, block.frees) if block.frees else None
-        if block.is_optimized:
-            values = self._values(frame)
-            function = FunctionType(code, frame.f_globals, code.co_name, None, closure)
-            generator = function(*values)
-        else:
-            namespace: Any = frame.f_locals
-            if self._given is None:
-                self._namespace_before = {
-                    name: namespace.get(name, UNBOUND) for name in self.stores
-                }
-            else:
-                namespace = self._names = OwnNames(namespace, self._given)
-                self.is_apart = True
-            if closure is None:
-                generator = eval(code, frame.f_globals, namespace)  # noqa: S307 - caller's own code
-            else:
-                generator = memory.eval_code_with_closure(code, frame.f_globals, namespace, closure)
-        own = generator.gi_frame
-        if block.cells:
-            frames.share_cells(frame, own, block.cells)
-        if block.pushed:
-            self._own_frame = own
-        if block.shared:
-            self._shared = SharedNames(own, self._pending)
-        generator.send(None)
-        generator.send(value)
-        if sys.gettrace() is not None:
-            debuggers.follow(frame, own)
-        result: Generator[Any, Any, Any] = generator
-        return result
-
-    def _values(self, frame: FrameType) -> list[object]:
-        names = self.block.arguments
-        given = self._given
-        values = frames.pull(frame, names) if given is None else [given[name] for name in names]
-        self._before = values
-        return values
-
-    def finish(self, keeps: Callable[[str, object], bool] | None = None) -> None:
-        frame, block, before = self.frame, self.block, self._before
-        if frame is None:
-            return
-        bindings: dict[str, object] = {}
-        own_names = self._names
-        if own_names is not None:
-            for name in own_names.bound:
-                value = own_names.get(name, UNBOUND)
-                kept = keeps is None or keeps(name, value)
-                bindings[name] = value if kept else own_names.before[name]
-        elif block.is_optimized:
-            own = self._own_frame
-            if own is not None and before is not None:
-                after = own.f_locals
-                for name, at in zip(block.pushed, block.pushed_at, strict=True):
-                    value = after.get(name, UNBOUND)
-                    if value is not before[at] and (keeps is None or keeps(name, value)):
-                        bindings[name] = value
-                del after
-        elif (there := self._namespace_before) is not None:
-            namespace = frame.f_locals
-            self.bound = [namespace.get(name) for name in self.stores]
-            if STATES:
-                now = {name: namespace.get(name, UNBOUND) for name in self.stores}
-                report_bound(frame, {k: v for k, v in now.items() if v is not there[k]})
-            if keeps is None:
-                return
-            for name in self.stores:
-                value = namespace.get(name, UNBOUND)
-                if value is not there[name] and not keeps(name, value):
-                    bindings[name] = there[name]
-        if bindings:
-            frames.push(frame, bindings)
-            self.bound = bindings.values()
-            if STATES and self._given is None:
-                report_bound(frame, bindings)
-
-    def forget(self) -> None:
-        """Drop the frames and the values."""
-        if self._shared is not None:
-            self._shared.forget()
-            self._shared = None
-        self.info.frame = self.frame = None
-        self._given = self._namespace_before = None
-        self._before = None
-        self._own_frame = None
-        self._names = None
-        self.bound = ()
-
-
-class FunctionBody(Body):
-    """A function given to `run`: its body is the block, and nothing is captured."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        plain: Any = function
-        arguments: tuple[object, ...] = ()
-        if inspect.ismethod(plain):
-            arguments = (plain.__self__,)
-            plain = plain.__func__
-        if not isinstance(plain, FunctionType):
-            message = (
-                f"run() takes a function made by `def` or `lambda`, whose bytecode it runs; "
-                f"this is a {type(function).__name__!r}"
-            )
-            raise TypeError(message)
-        code = plain.__code__
-        if code.co_flags & (
-            inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-        ):
-            message = f"run() takes a plain function, and {plain.__qualname__} is not one"
-            raise TypeError(message)
-        self.name = code.co_name
-        self.filename = code.co_filename
-        self.first_lineno = code.co_firstlineno
-        self._function = plain
-        self._arguments = arguments
-
-    def start(self, value: object) -> Generator[Any, Any, Any]:
-        function = twin_function(self._function)
-        assert function is not None  # only coroutines have no twin
-        taken = self._function.__code__.co_argcount
-        given = (*self._arguments, value)
-        varargs = self._function.__code__.co_flags & inspect.CO_VARARGS
-        generator: Generator[Any, Any, Any] = function(*(given if varargs else given[:taken]))
-        return generator
 
 
 class Backend:
@@ -483,7 +64,7 @@ class Backend:
         return tracer.execute(body)
 
 
-_BACKEND: Final = Backend()
+BACKEND: Final = Backend()
 
 
 class Tracer:
@@ -504,45 +85,33 @@ class Tracer:
         1
     """
 
-    @dataclass(slots=True)
-    class Info:
-        """What was captured.
-
-        Attributes:
-            frame: The frame that executes the `with`; None once the tracer has ended.
-            code: The code object that the program was compiled to, not a rewritten copy of it.
-            enter_offset: Bytes from the start of `code.co_code`; what entered the `with`.
-            frame_offset: The same instruction in the code that the frame really executes.
-            is_direct: Whether the frame called our `__enter__` itself, not through a wrapper.
-        """
-
-        frame: FrameType | None
-        code: CodeType
-        enter_offset: int
-        frame_offset: int
-        is_direct: bool
-
-        @property
-        def filename(self) -> str:
-            """The file that the block stands in, as its code object says."""
-            return self.code.co_filename
-
-        @property
-        def lineno(self) -> int:
-            """The line of the `with`."""
-            return line_at(self.code, self.enter_offset)
+    Info: TypeAlias = Captured
 
     takes_names = True
+    _place: tuple[CodeType, int] | None = None
+    """Where the straight way has found the block: what `info` is made of when it is asked for."""
+    straight: ClassVar[Any] = None
+    """A function of tracer, frame and block that does what `__enter__` does for plain blocks, but
+    for the engaging of the skip, if nothing stands against it; gives whether it has."""
 
     def __init__(self, *args: Any, backend: Backend | None = None, **kwargs: Any) -> None:
         self.args = args
         self.kwargs = kwargs
-        self.backend = _BACKEND if backend is None else backend
-        self.info: Tracer.Info | None = None
+        self.backend = BACKEND if backend is None else backend
+        self._info: Tracer.Info | None = None
         self._body: BlockBody | None = None
         self._skip: Skip | None = None
         self._saved: Saved | None = None
         self._state = "new"
+
+    @property
+    def info(self) -> Info | None:
+        """What was captured; None before that."""
+        if self._info is None and self._place is not None:
+            code, offset = self._place
+            frame = None if self._skip is None else self._skip.frame
+            self._info = self.Info(frame, code, offset, offset, is_direct=True)
+        return self._info
 
     def __repr__(self) -> str:
         words = {"new": "not entered yet", "ended": "ended"}
@@ -552,10 +121,45 @@ class Tracer:
 
     def __enter__(self) -> Any:
         caller = sys._getframe(1)
+        straight = self.straight
+        if straight is None:
+            return self._enter(caller)
+        site = SITES.get(id(caller.f_code))
+        block = None if site is None else site.plain.get(caller.f_lasti)
+        if block is None or site is None or site.code() is not caller.f_code:
+            return self._enter(caller)
+        if not straight(self, caller, block):
+            return self._enter(caller, straight_too=False)
+        self._engage(caller)
+        return self
+
+    def _engage(self, caller: FrameType) -> None:
+        """Pass over the inline copy, after the straight way."""
+        skip = self._skip
+        assert skip is not None
+        try:
+            # At last: on 3.11 all that runs while the frame is traced takes longer.
+            skip.engage()
+        except BaseException as error:
+            self._end()
+            finish_raising(error, caller)
+            raise
+
+    def _enter(self, caller: FrameType, *, straight_too: bool = True) -> Any:
         try:
             self._begin()
             info = self.capture(caller)
             block = self.compile()
+        except BaseException as error:
+            self._fail(error)
+            raise
+        if straight_too and self.straight is not None:
+            # The block has just been compiled.
+            is_plain = site_of(info.code).plain.get(info.frame_offset) is block
+            if is_plain and info.is_direct and self.straight(self, caller, block):
+                self._engage(caller)
+                return self
+        try:
             frame = info.frame
             assert frame is not None
             if block.first_offset >= 0:
@@ -575,13 +179,16 @@ class Tracer:
             if self._skip is not None:
                 self._skip.engage()
         except BaseException as error:
-            owner = None if self.info is None else self.info.frame
-            if self._state == "entered":
-                self._end()
-            finish_raising(error, owner)
-            del caller, owner
+            self._fail(error)
             raise
         return value
+
+    def _fail(self, error: BaseException) -> None:
+        """`__enter__` ends with an error."""
+        owner = None if self.info is None else self.info.frame
+        if self._state == "entered":
+            self._end()
+        finish_raising(error, owner)
 
     def __exit__(
         self,
@@ -590,6 +197,14 @@ class Tracer:
         traceback: TracebackType | None,
     ) -> None:
         skip = self._skip
+        if self._body is None and skip is not None and skip.exception_is_mine(error):
+            # Nothing is left to do after the straight way.
+            self._state = "ended"
+            self._skip = None
+            skip.disarm()
+            if self._info is not None:
+                self._info.frame = None
+            return True  # type: ignore[return-value]  # None for checkers, as below
         try:
             if skip is None and error is None and self._body is not None:
                 # Behind a wrapper, a body with nothing in it: there was nothing to pass over.
@@ -630,11 +245,10 @@ class Tracer:
         Raises:
             WithBlockNotFoundError: `not-a-with`.
         """
-        if self.info is not None:
-            return self.info
-        caller = sys._getframe(1) if frame is None else frame
-        self.info = _find_with(caller)
-        return self.info
+        info = self.info
+        if info is None:
+            info = self._info = _find_with(sys._getframe(1) if frame is None else frame)
+        return info
 
     def parse(self) -> Cut:
         """Cut the body out of the captured code object.
@@ -648,11 +262,11 @@ class Tracer:
     def compile(self) -> Compiled:
         """Give the compiled body: made once per place in the program, and kept with its code."""
         info = self.info or self.capture()
-        site = _site(info.code)
+        site = site_of(info.code)
         key = (
             info.enter_offset,
             not info.is_direct,
-            _NOTHING,
+            NOTHING,
             memory.AVAILABLE and (site.may_debug or debuggers.is_one_there()),
         )
         block = site.blocks.get(key)
@@ -660,6 +274,18 @@ class Tracer:
             block = compiled_block(
                 info.code, info.enter_offset, after_target=key[1], all_names=key[3]
             )
+            frame = info.frame
+            if (
+                info.is_direct
+                and frame is not None
+                and frame.f_code is info.code
+                and block.is_optimized
+                and block.first_offset >= 0
+                and memory.AVAILABLE
+                and not site.may_debug
+                and not block.all_names
+            ):
+                site.plain[info.enter_offset] = block
         return block
 
     def execute(self, body: Body) -> object:
@@ -756,6 +382,9 @@ class Tracer:
         self._state = "entered"
         sweep()
 
+    def _note_bound(self, values: Iterable[object]) -> None:
+        """The block has bound its names to *values*; a subclass may keep count."""
+
     def _end(self) -> None:
         """Give everything back, whatever happened."""
         self._state = "ended"
@@ -766,9 +395,10 @@ class Tracer:
         body = self._body
         if body is not None:
             self._body = None
+            self._note_bound(body.bound)
             body.forget()
-        if self.info is not None:
-            self.info.frame = None
+        if self._info is not None:
+            self._info.frame = None
 
     def _skip_offset(self, info: Info, block: Compiled) -> int:
         """Where the frame must stop, in the code that it really executes."""
@@ -849,7 +479,7 @@ def _find_with(caller: FrameType) -> Tracer.Info:
     """The frame that executes the `with`: the caller, or behind delegating `__enter__`s."""
     is_direct = True
     code, offset = caller.f_code, caller.f_lasti
-    site = _SITES.get(id(code))
+    site = SITES.get(id(code))
     if site is not None and offset in site.entries and site.code() is code:
         return Tracer.Info(caller, code, offset, offset, is_direct)
     frame: FrameType | None = caller
@@ -860,7 +490,7 @@ def _find_with(caller: FrameType) -> Tracer.Info:
             if twin is None:
                 if is_direct:
                     # To look at the bytes of a code object copies all of them.
-                    _site(code).entries.add(offset)
+                    site_of(code).entries.add(offset)
                 return Tracer.Info(frame, code, offset, offset, is_direct)
             return Tracer.Info(frame, twin.original, twin.offsets[offset], offset, is_direct)
         if code.co_name != "__enter__":

@@ -30,6 +30,14 @@ class Traceable(Node):
     _rules: BatchRules | None = None
     _first_parameter: tuple[nn.Module, str] | None = None
     tracer_class: ClassVar[type[InterleavingTracer]] = InterleavingTracer
+    prepares_plainly: ClassVar[bool] = True
+    """Whether `_prepare` is the one below: it moves tensors, and does nothing else."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.prepares_plainly = (
+            cls._prepare is Traceable._prepare and cls._first_device is Traceable._first_device
+        )
 
     def __init__(
         self, module: nn.Module, *, rename: dict[Any, str | list[str]] | None = None

@@ -48,12 +48,12 @@ def is_past(root: nn.Module, path: str, standing: str, *, entering: bool) -> boo
         standing: The module where the model stands, below *root*.
         entering: Whether it stands before that module's forward, not after it.
     """
-    if not path or path == standing or not _is_registered_before(root, path, standing):
+    if not path or path == standing or not is_registered_before(root, path, standing):
         return False
     return cannot_come(root, path, standing, entering=entering)
 
 
-def _is_registered_before(root: nn.Module, path: str, other: str) -> bool:
+def is_registered_before(root: nn.Module, path: str, other: str) -> bool:
     module = root
     for one, two in zip(path.split("."), other.split("."), strict=False):
         if one != two:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from .._interleave.site import Site
 from .._interleave.worker import place_of
 from ..errors import HeldValueWarning
 from .values import tensors
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
     from types import CodeType
 
     from .._interleave.interleaver import Standing
-    from .._interleave.site import Site
+    from .._interleave.requests import Key
     from .._interleave.worker import Worker
 
-_RECENT: Final = 8
+RECENT: Final = 6
 """How many tensors are looked at in each switch: a run with n reads must not pay for n * n."""
 
 _OVERWRITTEN: Final = (
@@ -60,53 +61,37 @@ _CHANGED: Final = (
 )
 
 
-class _Entry:
-    __slots__ = ("asking", "ref", "standing", "version")
-
-    def __init__(
-        self,
-        ref: weakref.ref[torch.Tensor],
-        version: int,
-        standing: Standing,
-        asking: tuple[CodeType, int] | None,
-    ) -> None:
-        self.ref = ref
-        self.version = version
-        # Only to be compared: the interleaver takes its value out when the model moves on.
-        self.standing = standing
-        self.asking = asking
+Entry = tuple["weakref.ref[torch.Tensor]", int, tuple["Key", int], "tuple[CodeType, int] | None"]
+"""A tensor that was handed out, weakly; its counter, when it was looked at last; path and port and
+the visit, where it was read; the user's code that has read it, and the offset there."""
 
 
 class Held:
     """The tensors that one run has handed out."""
 
-    __slots__ = ("_complaints", "_entries", "_overwritten", "_recent")
+    __slots__ = ("_complaints", "_overwritten", "entries")
 
     def __init__(self) -> None:
-        self._entries: list[_Entry] = []
-        self._recent: list[_Entry] = []
+        self.entries: list[Entry] = []
         self._complaints: dict[tuple[str, int], str] = {}
-        self._overwritten: list[tuple[_Entry, str]] = []
+        self._overwritten: list[tuple[Entry, str]] = []
 
     def add(self, worker: Worker, standing: Standing, value: object) -> None:
         """Note what a block has read."""
         asking = worker.asking()
+        at = (standing.key, standing.visit)
         for tensor in (value,) if type(value) is torch.Tensor else tensors(value):
             try:
                 version = tensor._version
             except RuntimeError:
                 continue  # an inference tensor has no version counter
-            entry = _Entry(weakref.ref(tensor), version, standing, asking)
-            self._entries.append(entry)
-            self._recent.append(entry)
-        if len(self._recent) > 2 * _RECENT:
-            self._recent = self._recent[-_RECENT:]
+            self.entries.append((weakref.ref(tensor), version, at, asking))
 
     def site_of(self, tensor: torch.Tensor) -> Site | None:
         """Tell where a tensor was read first; `None` if it was not."""
-        for entry in self._entries:
-            if entry.ref() is tensor:
-                return entry.standing.site
+        for held, _, at, _ in self.entries:
+            if held() is tensor:
+                return _site(at)
         return None
 
     def model_ran(self) -> None:
@@ -117,9 +102,9 @@ class Held:
     def run_ended(self) -> None:
         """The model has run for the last time."""
         self.model_ran()
-        for entry in self._entries[: -len(self._recent) or None]:
-            tensor = entry.ref()
-            if tensor is not None and tensor._version != entry.version:
+        for entry in self.entries[:-RECENT]:
+            tensor = entry[0]()
+            if tensor is not None and tensor._version != entry[1]:
                 self._overwritten.append((entry, _CHANGED))
 
     def block_ran(self, standing: Standing | None) -> bool:
@@ -134,50 +119,66 @@ class Held:
         changed = self._changed()
         if not changed:
             return False
-        in_time = {_storage(tensor) for entry, tensor in changed if entry.standing is standing}
+        here = None if standing is None else (standing.key, standing.visit)
+        in_time = {_storage(tensor) for entry, tensor in changed if entry[2] == here}
         for entry, tensor in changed:
             # The same memory may have been read at an earlier site as well.
             if _storage(tensor) not in in_time:
-                self._complaints.setdefault(
-                    _place(entry), _TOO_LATE.format(site=entry.standing.site)
-                )
+                self._complaints.setdefault(_place(entry), _TOO_LATE.format(site=_site(entry[2])))
         return bool(in_time)
 
-    def _changed(self) -> list[tuple[_Entry, torch.Tensor]]:
+    def _changed(self) -> list[tuple[Entry, torch.Tensor]]:
         changed = []
-        for entry in self._recent:
-            tensor = entry.ref()
-            if tensor is not None and tensor._version != entry.version:
-                entry.version = tensor._version
+        entries = self.entries
+        for index in range(max(0, len(entries) - RECENT), len(entries)):
+            held, version, at, asking = entry = entries[index]
+            tensor = held()
+            if tensor is not None and tensor._version != version:
+                entries[index] = (held, tensor._version, at, asking)
                 changed.append((entry, tensor))
         return changed
+
+    def is_quiet(self) -> bool:
+        """Tell, when the model has run for the last time, that there is nothing to complain of."""
+        if self._complaints or self._overwritten:
+            return False
+        for held, version, _, _ in self.entries:
+            tensor = held()
+            if tensor is not None and tensor._version != version:
+                return False
+        return True
 
     def complain(self) -> None:
         """Give the warnings, once for each line."""
         for entry, text in self._overwritten:
             place = _place(entry)
             if place not in self._complaints and _is_held(entry):
-                self._complaints[place] = text.format(site=entry.standing.site)
+                self._complaints[place] = text.format(site=_site(entry[2]))
         complaints, self._complaints = self._complaints, {}
-        self._entries, self._recent, self._overwritten = [], [], []
+        self.entries, self._overwritten = [], []
         for (filename, lineno), text in complaints.items():
             warnings.warn_explicit(text, HeldValueWarning, filename, lineno)
 
 
-def _place(entry: _Entry) -> tuple[str, int]:
-    return ("<unknown>", 1) if entry.asking is None else place_of(*entry.asking)
+def _site(at: tuple[Key, int]) -> Site:
+    return Site(*at[0], at[1])
 
 
-def _is_held(entry: _Entry) -> bool:
+def _place(entry: Entry) -> tuple[str, int]:
+    asking = entry[3]
+    return ("<unknown>", 1) if asking is None else place_of(*asking)
+
+
+def _is_held(entry: Entry) -> bool:
     """Tell whether something of the user's refers to the tensor.
 
     From 3.12 on, the frame in which a block has ended keeps the frames alive that it was resumed
     from, the model's among them, with their arguments. Those count as little as our own.
     """
-    tensor = entry.ref()
+    tensor = entry[0]()
     if tensor is None:
         return False
-    code = None if entry.asking is None else entry.asking[0]
+    code = None if entry[3] is None else entry[3][0]
     for referrer in gc.get_referrers(tensor):
         if isinstance(referrer, FrameType):
             if referrer.f_code is code:

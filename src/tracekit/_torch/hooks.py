@@ -10,7 +10,7 @@ well; and since no hook stands in `_forward_hooks`, torch's fused paths stay wha
 Where the user has forward hooks, the output must be served after them: then one forward hook of
 ours is put behind them, and before those by which transformers records hidden states.
 
-What is put on a module is noted in `_hooked` first and removed when no run needs it any more.
+What is put on a module is noted in `HOOKED` first and removed when no run needs it any more.
 Whatever a run leaves behind, because an interrupt fell between two of our lines, is removed by
 `sweep` at the next entry or exit of any tracer.
 
@@ -36,7 +36,7 @@ from torch.nn.modules import module as torch_module
 from .._interleave.interleaver import NOTHING, EndRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from torch import nn
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 _CAPTURE_MODULE: Final = "transformers.utils.output_capturing"
 _MISSING: Final = object()
 # Held for a few lines each time; an interrupt inside one of them lets it go again.
-_lock = threading.RLock()
-_hooked: dict[int, Hooked] = {}
-_runs: dict[int, Run] = {}
+LOCK = threading.RLock()
+HOOKED: dict[int, Hooked] = {}
+RUNS: dict[int, Run] = {}
 """The innermost run of each thread."""
 
 
@@ -163,7 +163,7 @@ class _OutputHook:
         self.hooked = hooked
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        run = _runs.get(threading.get_ident())
+        run = RUNS.get(threading.get_ident())
         if run is None or not run.forwarding:
             return None
         spot = run.spots.get(self.hooked)
@@ -186,7 +186,7 @@ def _forward(hooked: Hooked, /, *args: Any, **kwargs: Any) -> Any:
     Equivalent to the module's own forward, except that the run of this thread is told of the
     inputs before and of the output after.
     """
-    run = _runs.get(threading.get_ident())
+    run = RUNS.get(threading.get_ident())
     if run is None or not run.forwarding or (spot := run.spots.get(hooked)) is None:
         return hooked.original(*args, **kwargs)
     # torch has just looked whether there are hooks to run after us; ones that are added by
@@ -250,8 +250,8 @@ def install(module: nn.Module, path: str, run: Run) -> Hooked:
         run: Asks for it.
     """
     key = id(module)
-    with _lock:
-        hooked = _hooked.get(key)
+    with LOCK:
+        hooked = HOOKED.get(key)
         if hooked is not None:
             if run not in hooked.runs:
                 hooked.runs.append(run)
@@ -265,11 +265,11 @@ def install(module: nn.Module, path: str, run: Run) -> Hooked:
                 and not hooked.runs
                 and getattr(hooked.original, "__func__", None) is type(module).forward
             ):
-                _hooked[key] = hooked
+                HOOKED[key] = hooked
                 hooked.runs.append(run)
                 hooked.put(stand_in)
                 return hooked
-        hooked = _hooked[key] = Hooked(module, run)
+        hooked = HOOKED[key] = Hooked(module, run)
         stand_in = _stand_in(hooked)
         if hooked.own is _MISSING:
             spares[path] = stand_in
@@ -277,21 +277,9 @@ def install(module: nn.Module, path: str, run: Run) -> Hooked:
     return hooked
 
 
-def uninstall(all_hooked: Iterable[Hooked], run: Run) -> None:
-    """Leave the modules; the last run takes everything off."""
-    with _lock:
-        for hooked in all_hooked:
-            runs = hooked.runs
-            if run in runs:
-                runs.remove(run)
-            if not runs:
-                hooked.remove()
-                _hooked.pop(id(hooked.module), None)
-
-
 def forward_of(module: nn.Module) -> Callable[..., Any]:
     """Give the forward that a call of *module* runs, ours aside."""
-    hooked = _hooked.get(id(module))
+    hooked = HOOKED.get(id(module))
     if hooked is not None and module.__dict__.get("forward") is hooked.installed:
         return hooked.original
     forward: Callable[..., Any] = module.forward
@@ -315,12 +303,12 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
 
 def current_run() -> Run | None:
     """Give the innermost run of this thread."""
-    return _runs.get(threading.get_ident())
+    return RUNS.get(threading.get_ident())
 
 
 def runs_tree(tree: Tree) -> bool:
     """Tell whether this thread is inside a run of a model."""
-    run = _runs.get(threading.get_ident())
+    run = RUNS.get(threading.get_ident())
     while run is not None:
         if run.tree is tree:
             return True
@@ -336,7 +324,7 @@ def runs_apart(module: nn.Module, tree: Tree) -> bool:
 
 def runs_module(module: nn.Module) -> bool:
     """Tell whether this thread is inside a run of a model that is this module."""
-    run = _runs.get(threading.get_ident())
+    run = RUNS.get(threading.get_ident())
     while run is not None:
         if run.tree.root is module:
             return True
@@ -346,24 +334,39 @@ def runs_module(module: nn.Module) -> bool:
 
 def begin(run: Run) -> None:
     """Make *run* the innermost one of this thread."""
-    if _hooked or _runs:
+    if HOOKED or RUNS:
         sweep()
     thread = threading.get_ident()
-    run.outer = _runs.get(thread)
-    _runs[thread] = run
+    run.outer = RUNS.get(thread)
+    RUNS[thread] = run
 
 
 def end(run: Run) -> None:
     """Take off all that *run* has put on modules, and make the outer run the innermost."""
+    with LOCK:
+        for hooked in run.spots:
+            runs = hooked.runs
+            if run in runs:
+                runs.remove(run)
+            if runs:
+                continue
+            module = hooked.module
+            attributes = module.__dict__
+            if hooked.own is _MISSING and hooked.handle is None:
+                if attributes.get("forward") is hooked.installed is not None:
+                    del attributes["forward"]
+                hooked.installed = None
+            else:
+                hooked.remove()
+            HOOKED.pop(id(module), None)
     thread = threading.get_ident()
-    uninstall(list(run.spots), run)
-    if _runs.get(thread) is run:
+    if RUNS.get(thread) is run:
         if run.outer is None:
-            del _runs[thread]
+            del RUNS[thread]
         else:
-            _runs[thread] = run.outer
+            RUNS[thread] = run.outer
     run.outer = None
-    if _hooked or _runs:
+    if HOOKED or RUNS:
         sweep()
 
 
@@ -373,10 +376,10 @@ def sweep() -> None:
     A run is over when the frame that executes it is no longer on the stack of its thread. Other
     threads' stacks are looked at as well.
     """
-    with _lock:
+    with LOCK:
         stacks = sys._current_frames()
         alive: dict[int, bool] = {}
-        for thread, run in list(_runs.items()):
+        for thread, run in list(RUNS.items()):
             frames = _frames_of(stacks.get(thread))
             innermost: Run | None = run
             while innermost is not None and id(innermost.frame) not in frames:
@@ -384,17 +387,17 @@ def sweep() -> None:
                 innermost.frame = None
                 innermost = innermost.outer
             if innermost is None:
-                del _runs[thread]
+                del RUNS[thread]
             elif innermost is not run:
-                _runs[thread] = innermost
+                RUNS[thread] = innermost
             while innermost is not None:
                 alive[id(innermost)] = True
                 innermost = innermost.outer
-        for key, hooked in list(_hooked.items()):
+        for key, hooked in list(HOOKED.items()):
             hooked.runs = [run for run in hooked.runs if alive.get(id(run), False)]
             if not hooked.runs:
                 hooked.remove()
-                _hooked.pop(key, None)
+                HOOKED.pop(key, None)
         # Our own frame is among them, and with it all that its callers hold.
         stacks.clear()
 

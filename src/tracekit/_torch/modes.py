@@ -28,11 +28,11 @@ from torch.utils import _device as torch_device
 from torch.utils import _python_dispatch as dispatch
 
 _c: Final[Any] = torch._C
-_is_grad_enabled = torch.is_grad_enabled
-_is_inference = torch.is_inference_mode_enabled
-_any_autocast = _c._is_any_autocast_enabled
-_len_function = _c._len_torch_function_stack
-_len_dispatch = _c._len_torch_dispatch_stack
+is_grad_enabled = torch.is_grad_enabled
+is_inference = torch.is_inference_mode_enabled
+any_autocast = _c._is_any_autocast_enabled
+len_function = _c._len_torch_function_stack
+len_dispatch = _c._len_torch_dispatch_stack
 _AUTOCAST_DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -52,6 +52,11 @@ class Modes:
         context: The context variables.
         guard: Ends an inference mode that was begun in the place of the one kept here.
         twin: Modes of a block that differ from these in the context variables alone.
+        other: Of a block: the model's modes, where they differ from these in that way; those of
+            the last switch.
+        inward: Then, of the model's: the variables to be set when the block resumes.
+        outward: When it suspends.
+        seen: The context that the block then has, if it changes nothing.
     """
 
     __slots__ = (
@@ -63,30 +68,38 @@ class Modes:
         "grad",
         "guard",
         "inference",
+        "inward",
+        "other",
+        "outward",
+        "seen",
         "twin",
     )
 
     def __init__(self) -> None:
-        self.grad = _is_grad_enabled()
-        self.inference = _is_inference()
-        self.autocast = _autocast() if _any_autocast() else None
-        self.functions = _functions() if _len_function() else _NONE
-        self.dispatches = _dispatches() if _len_dispatch() else _NONE
+        self.grad = is_grad_enabled()
+        self.inference = is_inference()
+        self.autocast = _autocast() if any_autocast() else None
+        self.functions = _functions() if len_function() else _NONE
+        self.dispatches = _dispatches() if len_dispatch() else _NONE
         self.device = torch_device.CURRENT_DEVICE
         self.context: Context = copy_context()
         self.guard: Any = None
         self.twin: Modes | None = None
+        self.other: Modes | None = None
+        self.inward: list[tuple[ContextVar[Any], Any]]
+        self.outward: list[tuple[ContextVar[Any], Any]]
+        self.seen: Context
 
     def _hold_but_for_context(self) -> bool:
         functions, dispatches = self.functions, self.dispatches
         return (
             self.guard is None
-            and _is_grad_enabled() is self.grad
-            and _is_inference() is self.inference
-            and (_autocast() if _any_autocast() else None) == self.autocast
-            and _len_function() == len(functions)
+            and is_grad_enabled() is self.grad
+            and is_inference() is self.inference
+            and (_autocast() if any_autocast() else None) == self.autocast
+            and len_function() == len(functions)
             and (not functions or _same(_functions(), functions))
-            and _len_dispatch() == len(dispatches)
+            and len_dispatch() == len(dispatches)
             and (not dispatches or _same(_dispatches(), dispatches))
         )
 
@@ -97,20 +110,33 @@ class Modes:
             The model's modes, for `leave`; these themselves if they are the same.
         """
         if self._hold_but_for_context():
-            context = copy_context()
-            if _are_same(context, self.context):
-                return self
-            # The model has set a variable; transformers does so in each forward.
-            model = Modes.__new__(Modes)
-            model.grad, model.inference, model.autocast = self.grad, self.inference, self.autocast
-            model.functions, model.dispatches = self.functions, self.dispatches
-            model.device, model.context, model.guard = self.device, context, None
-            model.twin = self
-            _set_context(self.context, context)
-            return model
+            return self.enter_context()
         now = Modes()
         self.set(now)
         return now
+
+    def enter_context(self) -> Modes:
+        """As `enter`, where it is known that no more than context variables can differ."""
+        context = copy_context()
+        if _are_same(context, self.context):
+            return self
+        # The model has set a variable; transformers does so in each forward.
+        model = self.other
+        if model is not None and _are_same(context, model.context):
+            for variable, value in model.inward:
+                variable.set(value)
+            return model
+        model = self.other = Modes.__new__(Modes)
+        model.grad, model.inference, model.autocast = self.grad, self.inference, self.autocast
+        model.functions, model.dispatches = self.functions, self.dispatches
+        model.device, model.context, model.guard = self.device, context, None
+        model.twin, model.other = self, None
+        model.inward = _differences(self.context, context)
+        for variable, value in model.inward:
+            variable.set(value)
+        model.seen = copy_context()
+        model.outward = _differences(context, model.seen)
+        return model
 
     def leave(self, model: Modes) -> Modes:
         """Set the model's modes: the block with these modes has suspended or ended.
@@ -122,16 +148,28 @@ class Modes:
             The block's modes, to be kept until it resumes.
         """
         if (model is self or model.twin is self) and self._hold_but_for_context():
-            context = copy_context()
-            if model is not self:
-                self.context = context
-                _set_context(model.context, context)
-                return self
-            if _are_same(context, self.context):
-                return self
+            return self.leave_context(model)
         now = Modes()
         model.set(now)
         return now
+
+    def leave_context(self, model: Modes) -> Modes:
+        """As `leave`, where it is known that no more than context variables can differ."""
+        context = copy_context()
+        if model is self:
+            if _are_same(context, self.context):
+                return self
+            now = Modes()
+            model.set(now)
+            return now
+        if _are_same(context, model.seen):
+            changes = model.outward
+        else:
+            changes = _differences(model.context, context)
+            self.context, self.other = context, None
+        for variable, value in changes:
+            variable.set(value)
+        return self
 
     def set(self, now: Modes) -> None:
         """Set these modes.
@@ -143,10 +181,10 @@ class Modes:
             # Puts back grad and inference mode as they were when these modes were left.
             guard, self.guard = self.guard, None
             guard.__exit__(None, None, None)
-        if _is_inference() is not self.inference:
+        if is_inference() is not self.inference:
             now.guard = _c._InferenceMode(self.inference)
             now.guard.__enter__()
-        if _is_grad_enabled() is not self.grad:
+        if is_grad_enabled() is not self.grad:
             _c._set_grad_enabled(self.grad)
         if now.autocast != self.autocast:
             _set_autocast(self.autocast or _AUTOCAST_OFF)
@@ -162,12 +200,13 @@ class Modes:
             for mode in self.dispatches:
                 dispatch._push_mode(mode)
         if now.context != self.context:
-            _set_context(self.context, now.context)
+            for variable, value in _differences(self.context, now.context):
+                variable.set(value)
             self.context = copy_context()
 
 
 def _functions() -> list[Any]:
-    return [_c._get_function_stack_at(i) for i in range(_len_function())]
+    return [_c._get_function_stack_at(i) for i in range(len_function())]
 
 
 def _dispatches() -> list[Any]:
@@ -210,7 +249,7 @@ def _set_autocast(state: Autocast) -> None:
     torch.clear_autocast_cache()
 
 
-_EMPTY: Final = Context()
+NO_CONTEXT: Final = Context()
 
 
 def _are_same(one: Context, other: Context) -> bool:
@@ -221,22 +260,21 @@ def _are_same(one: Context, other: Context) -> bool:
         return False
 
 
-def _set_context(wanted: Context, now: Context) -> None:
-    """Make the context variables of the current context those of *wanted*.
+def _differences(wanted: Context, now: Context) -> list[tuple[ContextVar[Any], Any]]:
+    """List what is to be set to make the variables of context *now* those of *wanted*.
 
-    By differences, in the one current context: what is set there stays set.
+    In the one current context: what is set there stays set, so what *wanted* does not have gets
+    its default, and its value stays where it has none.
     """
-    for variable, value in wanted.items():
-        if variable not in now or now[variable] is not value:
-            variable.set(value)
+    changes = [
+        (variable, value)
+        for variable, value in wanted.items()
+        if variable not in now or now[variable] is not value
+    ]
     for variable in now:
         if variable not in wanted:
-            _set_default(variable)
-
-
-def _set_default(variable: ContextVar[Any]) -> None:
-    try:
-        default = _EMPTY.copy().run(variable.get)
-    except LookupError:
-        return
-    variable.set(default)
+            try:
+                changes.append((variable, NO_CONTEXT.copy().run(variable.get)))
+            except LookupError:
+                continue
+    return changes

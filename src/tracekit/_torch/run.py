@@ -168,48 +168,76 @@ class Run(Host):
                         raise EndRun
                     self.began = self.forwarding = True
                     result = function(*args, **kwargs)
-                    if self.once is not None and self.once not in self.paths:
-                        interleaver.closing = True
-                        if interleaver.loops_end(self.once):
-                            self._watch_return(self.once)
-                    if self.returning is not None:
-                        result = self.output(self.returning, 0, result)
-                    last = Standing(RESULT, 0, result)
+                    last = self.returned(result)
                 except BaseException as raised:  # noqa: BLE001 - the bodies see it first
                     error = raised
                 finally:
                     self.forwarding = False
-            if self.held is not None:
-                self.held.run_ended()
-            problem = interleaver.finish(error, last)
-            if problem is not None:
-                if problem is not error:
-                    error = None
-                try:
-                    raise problem
-                finally:
-                    # This frame is in the error's traceback.
-                    problem = error = None
-            if self.held is not None:
-                self.held.complain()
+            self.conclude(error, last)
             return result if last is None else last.value
         finally:
-            for body in interleaver.workers:
-                # A mode that a block leaves set is set after the `with` too, as inline.
-                if body.order >= 0 and body.modes is not None and body.modes is not self.modes:
-                    if self.without_grad and not body.modes.grad:
-                        # It was turned off for the block, not by it.
-                        body.modes.grad = self.modes.grad
-                    body.modes.set(Modes())
-            self.frame = None
-            if self.eager is not None:
-                self.eager.__exit__(None, None, None)
-            hooks.end(self)
             error = None
-            self.spots.clear()
-            self.paths.clear()
-            self.inputs = None
-            interleaver.close()
+            self.close()
+
+    def returned(self, result: Any) -> Standing:
+        """The traced call is over: serve its output, if that was asked for on the way.
+
+        Args:
+            result: What it returned.
+
+        Returns:
+            Where the run stands until its end.
+        """
+        if self.once is not None and self.once not in self.paths:
+            self.interleaver.closing = True
+            if self.interleaver.loops_end(self.once):
+                self._watch_return(self.once)
+        if self.returning is not None:
+            result = self.output(self.returning, 0, result)
+        return Standing(RESULT, 0, result)
+
+    def conclude(self, error: BaseException | None, last: Standing | None) -> None:
+        """Bring all bodies to their ends, and give the warnings.
+
+        Args:
+            error: What the traced call raised.
+            last: Where the run stands, if the call returned.
+
+        Raises:
+            BaseException: What the run is to raise.
+        """
+        if self.held is not None:
+            self.held.run_ended()
+        problem = self.interleaver.finish(error, last)
+        error = None
+        if problem is not None:
+            try:
+                raise problem
+            finally:
+                # This frame is in the error's traceback.
+                problem = None
+        if self.held is not None:
+            self.held.complain()
+
+    def close(self) -> None:
+        """Give everything back: modes, modules, values. Harmless the second time."""
+        interleaver = self.interleaver
+        for body in interleaver.workers:
+            # A mode that a block leaves set is set after the `with` too, as inline.
+            if body.order >= 0 and body.modes is not None and body.modes is not self.modes:
+                if self.without_grad and not body.modes.grad:
+                    # It was turned off for the block, not by it.
+                    body.modes.grad = self.modes.grad
+                body.modes.set(Modes())
+        self.frame = None
+        eager, self.eager = self.eager, None
+        if eager is not None:
+            eager.__exit__(None, None, None)
+        hooks.end(self)
+        self.spots.clear()
+        self.paths.clear()
+        self.inputs = None
+        interleaver.close()
 
     # Rows.
 
@@ -305,6 +333,11 @@ class Run(Host):
             worker.body.suspend()
         self.forwarding, model = before
         worker.modes = worker.modes.leave(model)
+        if self.held is not None:
+            self.look_for_edits(worker)
+
+    def look_for_edits(self, worker: Worker) -> None:
+        """See what the body that has just run has edited in place."""
         standing = self.interleaver.standing
         if self.held is not None and self.held.block_ran(standing) and standing is not None:
             refusal = self.written(worker, standing)

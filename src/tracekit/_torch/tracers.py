@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from torch import Tensor
 
@@ -12,10 +12,12 @@ from .._interleave.requests import Meet, Read
 from .._interleave.site import Site, spell
 from .._interleave.worker import Worker
 from .._protocol import UNBOUND, Abort, Raised, ask, suspending
+from .._runtime.bodies import BlockBody, Body
 from .._runtime.refusals import cannot_wait
-from .._runtime.tracer import Backend, BlockBody, Body, Tracer
+from .._runtime.tracer import BACKEND, Backend, Tracer
 from ..errors import CannotJoinError, InvokeError, NotRunningError
 from . import calls as _calls  # noqa: F401 - fills the table of stand-ins
+from . import straight
 from .joining import split_rows
 from .leaves import leaves_with_paths
 from .modes import Modes
@@ -47,6 +49,21 @@ class InterleavingTracer(Tracer):
     """
 
     result = Port("result", "result", doc="What the traced call returned; can be assigned.")
+    straight: ClassVar[Any] = staticmethod(straight.enter)
+    is_bare: ClassVar[bool] = True
+    """It neither reads its input nor makes the call in a way of its own."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in straight.REPLACES:
+            method = getattr(cls, name)
+            if method is not getattr(InterleavingTracer, name) and method not in straight.PLAIN:
+                cls.straight = None  # it does something of its own there
+        cls.is_bare = (
+            cls._ready is InterleavingTracer._ready
+            and cls._explain is InterleavingTracer._explain
+            and cls._call is InterleavingTracer._call
+        )
 
     def __init__(
         self,
@@ -58,7 +75,15 @@ class InterleavingTracer(Tracer):
         max_rows: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, backend=backend, **kwargs)
+        # Not through super(): this is on the path of every trace.
+        self.args = args
+        self.kwargs = kwargs
+        self.backend = BACKEND if backend is None else backend
+        self._info = None
+        self._body = None
+        self._skip = None
+        self._saved = None
+        self._state = "new"
         self.fn = fn
         self.model: Traceable | None = model
         self.max_rows = max_rows
@@ -135,6 +160,7 @@ class InterleavingTracer(Tracer):
         Returns:
             What the body returned; `None` after `stop()`.
         """
+        self._ready()
         model = self.model
         assert model is not None
         worker = self._main = Worker(body)
@@ -147,17 +173,30 @@ class InterleavingTracer(Tracer):
             while self._invokes and not self._stopped:
                 self._run(None)
             return worker.value
+        except BaseException as error:
+            self._explain(error)
+            raise
         finally:
+            self._let_go()
+            del model, worker
+
+    def _ready(self) -> None:
+        """The body is about to start; a subclass may read its input first."""
+
+    def _explain(self, error: BaseException) -> None:
+        """The run ends with *error*; a subclass may add what it knows."""
+
+    def _let_go(self) -> None:
+        """A finished tracer holds no model and no activation."""
+        if self._ended or self._invokes:
             for invoke in (*self._ended, *self._invokes):
                 invoke.close()
-            # A finished tracer holds no model and no activation.
             self._invokes = self._ended = ()
-            self._main = self._requests = None
-            self.model = None
-            self.fn = None
-            self.args = ()
-            self.kwargs = {}
-            del model, worker
+        self._main = self._requests = None
+        self.model = None
+        self.fn = None
+        self.args = ()
+        self.kwargs = {}
 
     def _run(self, worker: Worker | None) -> None:
         model = self.model
@@ -171,16 +210,19 @@ class InterleavingTracer(Tracer):
         try:
             run.execute(worker, self.value(), self._call)
         finally:
-            self._current = None
-            self._stopped = run.interleaver.stopped
-            self._visited = [*self._visited, *run.interleaver.passed]
-            if self._started:
-                started, self._started = self._started, ()
-                self._ended = [*self._ended, *started]
-                for invoke in started:
-                    invoke.push_names(self.keeps())
-                del started
+            self._run_over(run)
             del run
+
+    def _run_over(self, run: Run) -> None:
+        """Take over what is kept of a run."""
+        self._current = None
+        self._stopped = run.interleaver.stopped
+        self._visited = [*self._visited, *run.interleaver.passed]
+        if self._started:
+            started, self._started = self._started, ()
+            self._ended = [*self._ended, *started]
+            for invoke in started:
+                invoke.push_names(self.keeps())
 
     def _run_again(self, run: Run) -> None:
         """A further run begins, because the inputs did not fit into one."""

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from .run import Run
 
 _SHOWN_NAMES = 8
-_MADE_AGAIN: Final = frozenset({"_requests", "_nodes", "_called", "_rules", "_first_parameter"})
+_MADE_AGAIN: Final = frozenset(
+    {"_requests", "_nodes", "_reached", "_called", "_rules", "_first_parameter"}
+)
 _LISTS: Final = (nn.ModuleList, nn.Sequential)
 
 
@@ -69,7 +71,10 @@ class Tree:
         origins: The trees that this one is an edited copy of: their nodes mean the same modules.
         aliases: Names given by `rename=`: of a node's path, the alias and the real path below.
         places: What is asked for and is no module, by path.
+        validates: Each trace is scanned before it runs, unless it says otherwise.
         spares: What `hooks` put on modules in earlier runs, by path.
+        ways: How `straight` hooked modules in earlier runs, before the call; by path.
+        late_ways: The same, while the model ran.
     """
 
     def __init__(self, root: nn.Module, node_class: type[Node]) -> None:
@@ -83,7 +88,10 @@ class Tree:
         self.edits: list[Any] = []
         self.origins: tuple[Tree, ...] = ()
         self.places: dict[str, Place] = {}
+        self.validates = False
         self.spares: dict[str, Any] = {}
+        self.ways: dict[str, Any] = {}
+        self.late_ways: dict[str, Any] = {}
         self._paths: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,6 +101,7 @@ class Tree:
             "aliases": self.aliases,
             "edits": self.edits,
             "wrappers": self.wrappers,
+            "validates": self.validates,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -100,6 +109,7 @@ class Tree:
         self.aliases = state["aliases"]
         self.edits = state["edits"]
         self.wrappers = state["wrappers"]
+        self.validates = state["validates"]
 
     def path_of(self, module: nn.Module, guess: str) -> str:
         """Give a module's name as in `named_modules()`: the first one if it has several.
@@ -272,6 +282,8 @@ class Node:
     _path: str
     _requests: dict[str, Read]
     _nodes: dict[str, Node]
+    _reached: dict[str, Node]
+    """Children that were reached by attribute: no name of the class stands before them."""
     _called: tuple[Tree, nn.Module]
 
     output = Port(
@@ -296,6 +308,7 @@ class Node:
         fill(self, "_path", path)
         fill(self, "_requests", {})
         fill(self, "_nodes", {})
+        fill(self, "_reached", {})
         self._stand_for(module)
 
     def _stand_for(self, module: nn.Module) -> None:
@@ -382,15 +395,21 @@ class Node:
 
     def __getattr__(self, name: str) -> Any:
         # Called only for names that the class does not have.
-        module = self.__dict__.get("_module")
+        own = self.__dict__
+        module = own.get("_module")
         if module is None:
             # A half-made copy, as `copy` and `pickle` look at it.
             raise AttributeError(name)
+        node = own["_reached"].get(name)
+        if node is not None and module._modules.get(name) is node.__dict__["_module"]:
+            return node
         if hasattr(type(self), name):
             # A port outside of a run: its error is an `AttributeError`, which led here.
             return object.__getattribute__(self, name)
         child = self._child(name)
         if child is not None:
+            if isinstance(module._modules, dict):
+                own["_reached"][name] = child
             return child
         aliases = self._tree.aliases
         if aliases:
@@ -502,10 +521,18 @@ class Node:
         return [node for _, node in self.named_children()]
 
     def __getitem__(self, key: Any) -> Any:
-        if type(key) is int and key >= 0 and isinstance(self._module, _LISTS):
-            child = self._child(str(key))
-            if child is not None:
-                return child
+        if type(key) is int and key >= 0:
+            # Each look at an attribute of a node is slow; see `_stand_for`.
+            own = self.__dict__
+            module = own["_module"]
+            if isinstance(module, _LISTS):
+                name = str(key)
+                node = own["_nodes"].get(name)
+                if node is not None and node.__dict__["_module"] is module._modules.get(name):
+                    return node
+                child = self._child(name)
+                if child is not None:
+                    return child
         names = list(self._module._modules)
         if isinstance(key, str):
             child = self._child(key)

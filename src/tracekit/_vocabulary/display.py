@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from .._torch.values import tensors
 from .recorded import amount
 
 if TYPE_CHECKING:
-    from .._runtime.tracer import BlockBody
+    from .._runtime.bodies import BlockBody
     from .._torch.run import Run
 
 _STYLE = "font-family:monospace;margin-left:1.2em;line-height:1.35"
@@ -126,18 +126,21 @@ def _html(line: _Line) -> str:
 class DisplayedTracer:
     """The part of a tracer that says where it is, and what its block has left in memory."""
 
-    _retained: tuple[weakref.ref[Tensor], ...] | None = None
+    _retained: list[ref[Tensor]] | None = None
     _state: str
     _body: BlockBody | None
     _current: Run | None
     model: Any
 
-    def _end(self) -> None:
-        body = self._body
-        if body is not None:
-            self._retained = tuple(map(weakref.ref, _tensors_of(body.bound)))
-        ended: Any = super()
-        ended._end()
+    def _note_bound(self, values: Iterable[object]) -> None:
+        retained: list[ref[Tensor]] = []
+        for value in values:
+            kind = type(value)
+            if kind is Tensor:
+                retained.append(ref(value))  # type: ignore[arg-type]
+            elif kind is list or kind is tuple or kind is dict:
+                retained += map(ref, tensors(value))
+        self._retained = retained
 
     def __repr__(self) -> str:
         name = type(self).__name__
@@ -150,24 +153,12 @@ class DisplayedTracer:
             return f"<{name}, running, {where}>"
         if self._retained is None:
             return f"<{name}, ended>"
-        alive = [tensor for tensor in (ref() for ref in self._retained) if tensor is not None]
+        alive = [tensor for tensor in (each() for each in self._retained) if tensor is not None]
         count = f"{len(alive)} tensor{'' if len(alive) == 1 else 's'}"
         return (
             f"<{name}, ended; the names that its block bound keep {amount(memory_of(alive))} "
             f"in {count}>"
         )
-
-
-def _tensors_of(values: Iterable[object]) -> list[Tensor]:
-    """Find the tensors in what a block has bound."""
-    found: list[Tensor] = []
-    for value in values:
-        kind = type(value)
-        if kind is Tensor:
-            found.append(value)  # type: ignore[arg-type]
-        elif kind is list or kind is tuple or kind is dict:
-            found += tensors(value)
-    return found
 
 
 def memory_of(found: Iterable[Tensor]) -> int:

@@ -20,7 +20,8 @@ from .._interleave.site import spell
 from .._interleave.worker import Worker
 from .._protocol import UNBOUND, Abort, ask, suspending
 from .._runtime import frames, memory
-from .._runtime.tracer import Backend, BlockBody, Body, FunctionBody, Tracer
+from .._runtime.bodies import BlockBody, Body, FunctionBody
+from .._runtime.tracer import Backend, Tracer
 from .._torch import hooks
 from .._torch.modes import Modes
 from .._torch.run import edited_call
@@ -31,7 +32,7 @@ from .steps import StepLoop, Steps, _go_on, go_on
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from .._runtime.tracer import Compiled
+    from .._runtime.sites import Compiled
     from .._torch.run import Run
 
 
@@ -430,6 +431,7 @@ def edited_copy(node: Node) -> Any:
     tree.aliases = {path: dict(names) for path, names in old.aliases.items()}
     tree.wrappers = old.wrappers
     tree.origins = (old, *old.origins)
+    tree.validates = old.validates
     tree.edits = [edit.on(tree) for edit in old.edits]
     root = node.root
     copy = type(root).__new__(type(root))

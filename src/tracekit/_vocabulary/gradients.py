@@ -29,9 +29,10 @@ from .._interleave.interleaver import Interleaver
 from .._interleave.requests import Read, View, Write
 from .._interleave.worker import Worker
 from .._protocol import Abort, ask, suspending
+from .._runtime.bodies import Body
 from .._runtime.guards import watch_attribute
 from .._runtime.special import mro_of
-from .._runtime.tracer import Backend, Body, Tracer
+from .._runtime.tracer import Backend, Tracer
 from .._runtime.twins import ORIGINALS
 from .._torch import hooks
 from .._torch.modes import Modes

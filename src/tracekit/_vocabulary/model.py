@@ -125,7 +125,6 @@ class Model(Editable, DisplayedModel, Traceable):
 
     tracer_class = ModelTracer
     source = SourceAttribute()
-    _validates = False
 
     @classmethod
     def _child_class(cls) -> type[Node]:
@@ -144,7 +143,7 @@ class Model(Editable, DisplayedModel, Traceable):
         if wrappers is not None:
             self.use_wrappers(wrappers)
         if validate:
-            object.__setattr__(self, "_validates", True)
+            self._tree.validates = True
 
     @classmethod
     def from_transformers(cls, auto_class: Any, model: Any, **options: Any) -> Any:
@@ -182,6 +181,7 @@ class Model(Editable, DisplayedModel, Traceable):
         self._tree.nodes.clear()
         self._tree.nodes[self._path] = self
         self._nodes.clear()
+        self._reached.clear()
         return self
 
     def session(self, *, backend: Backend | None = None, keep: str = "all") -> Session:
@@ -216,8 +216,10 @@ class Model(Editable, DisplayedModel, Traceable):
         Returns:
             The tracer, or with `trace=False` what the call returned.
         """
-        top = self.root if self._path else self
-        if validate if validate is not None else top._validates:
+        validates = self._called[0].validates
+        if not (kwargs or validate or progress or validates or tracer_cls is not None):
+            return self.tracer_class(None, self, *args)
+        if validate if validate is not None else validates:
             from .scan import validating_class
 
             tracer_cls = validating_class(tracer_cls or self.tracer_class)

@@ -14,7 +14,7 @@ from .._torch.tracers import InterleavingTracer, Invoker
 
 if TYPE_CHECKING:
     from .._interleave.worker import Worker
-    from .._runtime.tracer import Body
+    from .._runtime.bodies import Body
     from .._torch.base import Traceable
 
 PATIENCE_S: Final = 5.0

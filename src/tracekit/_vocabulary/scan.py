@@ -38,7 +38,7 @@ from ..errors import ScanDeviceError, ScanMismatchError, TracekitError, ValueNot
 from .model import ModelTracer
 
 if TYPE_CHECKING:
-    from .._runtime.tracer import Body
+    from .._runtime.bodies import Body
     from .._torch.run import Run
 
 # What is raised for operands that do not fit, by torch and by Python itself.

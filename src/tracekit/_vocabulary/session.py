@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from .._runtime.bodies import Body
 from .._runtime.saving import Saved
-from .._runtime.tracer import Backend, Body, Tracer
+from .._runtime.tracer import Backend, Tracer
+from .._torch import straight
 
 
 class _Open(threading.local):
@@ -64,6 +66,9 @@ class InSession:
         if saved is None or (_all_open and _open.sessions):
             return None
         return saved.keeps
+
+
+straight.PLAIN.add(InSession.keeps)
 
 
 def session(*, backend: Backend | None = None, keep: str = "all") -> Session:

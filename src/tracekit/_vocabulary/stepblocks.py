@@ -16,8 +16,11 @@ from typing import Any
 from .._bytecode.cut import is_with_entry
 from .._interleave.requests import NextStep
 from .._protocol import Carrier, ask, suspending
-from .._runtime.skip import Skip, arm
-from .._runtime.tracer import BlockBody, Tracer, compiled_block
+from .._runtime.bodies import BlockBody
+from .._runtime.sites import compiled_block
+from .._runtime.skip import arm
+from .._runtime.tracedskip import Skip
+from .._runtime.tracer import Tracer
 from .._runtime.twins import ORIGINALS
 from ..errors import CannotSuspendError
 

@@ -15,7 +15,6 @@ from ._prompts import Prompt, rows_of
 from ._weights import keeps_no_weights
 
 if TYPE_CHECKING:
-    from tracekit._runtime.tracer import Body
     from tracekit._torch.base import Traceable
     from tracekit._torch.run import Run
 
@@ -84,27 +83,27 @@ class TransformersTracer(ModelTracer):
         """
         return TransformersInvoker(self, *args, **kwargs)
 
-    def execute(self, body: Body) -> object:
-        """Run *body* in step with the model; its weights are loaded first if they are not."""
+    def _ready(self) -> None:
+        # The weights are loaded first if they are not.
         model: Any = self.model
         self._common = {}
         whole = model._whole
         if not self.scanning:
             whole.dispatch()
         whole._begin_run(self)
-        try:
-            return super().execute(body)
-        except (TypeError, AttributeError) as error:
-            self._explain_missing_weights(error, whole)
-            raise
-        except RuntimeError as error:
-            if any(text in str(error) for text in _DEVICES_DIFFER):
-                add_note_once(
-                    error,
-                    "each value is on the device of the part of the model that it comes from; "
-                    "move one to the other: `x.to(hidden.device)`",
-                )
-            raise
+
+    def _explain(self, error: BaseException) -> None:
+        model: Any = self.model
+        if isinstance(error, TypeError | AttributeError):
+            self._explain_missing_weights(error, model._whole)
+        elif isinstance(error, RuntimeError) and any(
+            text in str(error) for text in _DEVICES_DIFFER
+        ):
+            add_note_once(
+                error,
+                "each value is on the device of the part of the model that it comes from; "
+                "move one to the other: `x.to(hidden.device)`",
+            )
 
     def _explain_missing_weights(self, error: Exception, whole: Any) -> None:
         """Say of an error about `None` that attention weights are what may be missing."""
