@@ -2,6 +2,8 @@
 
 Usage: python fuzz_child.py KIND START COUNT [ASKS]
 
+KIND is what `strategies.from_seed` grows; "model": blocks, run in step with a model of torch.
+
 A mistake in bytecode does not raise, it kills the interpreter: so the number of each program is
 written to standard error before it runs, and the parent can tell which one it was. A program that
 takes too long inline is left out; one that takes too long traced ends the process.
@@ -146,6 +148,11 @@ def main(kind: str, start: str, count: str, asks: str = "0") -> None:
     warnings.simplefilter("ignore", SyntaxWarning)
     faulthandler.enable()
     signal.signal(signal.SIGALRM, _too_long)
+    if kind == "model":
+        import through_a_model
+
+        through_a_model.use()
+        kind = "block"
     failures = []
     left_out = 0
     for seed in range(int(start), int(start) + int(count)):

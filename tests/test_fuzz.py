@@ -6,6 +6,7 @@ failure is found again; `TRACEKIT_FUZZ_START` moves them.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -23,11 +24,17 @@ FAMILIES = (
     ("block", 0, 300, 2500),
     ("block", 12, 200, 2000),
     ("program", 12, 200, 2000),
+    ("model", 12, 100, 2000),
 )
+
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
 def batches():
     for kind, asks, few, many in FAMILIES:
+        if kind == "model" and not HAS_TORCH:
+            continue  # the engine is tested without torch, too
         for start in range(0, many if NIGHTLY else few, BATCH):
             yield pytest.param(
                 kind, asks, START + start, BATCH, id=f"{kind}-asks{asks}-{START + start}"

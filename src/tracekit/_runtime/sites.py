@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from types import CodeType
 from typing import Any, Final
 
@@ -84,6 +85,17 @@ class Compiled:
         self.twin = make_body_twin(part, HOOKS, shared)
 
 
+def _forget(key: int, sites: dict[int, Site], twins: dict[int, Any], _: object) -> None:
+    """Let go of the blocks of a code object that is gone."""
+    # Called at the end of the process, too, when this module has no names any more.
+    site = sites.pop(key, None)
+    if site is not None:
+        for block in site.blocks.values():
+            twins.pop(id(block.twin.code), None)
+            while block.spares:
+                block.spares.pop().let_go()
+
+
 class Site:
     """The blocks of one code object, and the code object itself, weakly.
 
@@ -104,8 +116,7 @@ class Site:
         self.blocks: dict[tuple[int, bool, frozenset[str], bool], Compiled] = {}
         self.plain: dict[int, Compiled] = {}
         self.stores: dict[int, StoreMap] = {}
-        key = id(code)
-        self.code = weakref.ref(code, lambda _: _forget(key))
+        self.code = weakref.ref(code, partial(_forget, id(code), SITES, ORIGINALS))
 
 
 # Builtins that look at all names of the frame that calls them.
@@ -113,15 +124,6 @@ _LOOKING: Final = frozenset({"locals", "vars", "dir", "eval", "exec"})
 
 # By id: hashing a code object reads the whole of it, and equal ones differ in file name.
 SITES: Final[dict[int, Site]] = {}
-
-
-def _forget(key: int) -> None:
-    site = SITES.pop(key, None)
-    if site is not None:
-        for block in site.blocks.values():
-            ORIGINALS.pop(id(block.twin.code), None)
-            while block.spares:
-                block.spares.pop().let_go()
 
 
 def site_of(code: CodeType) -> Site:

@@ -346,13 +346,16 @@ def end(run: Run) -> None:
     with LOCK:
         for hooked in run.spots:
             runs = hooked.runs
-            if run in runs:
+            if len(runs) == 1 and runs[0] is run:
+                runs.clear()
+            elif run in runs:
                 runs.remove(run)
             if runs:
                 continue
             module = hooked.module
-            attributes = module.__dict__
             if hooked.own is _MISSING and hooked.handle is None:
+                # As `Hooked.remove`, for what nearly all are.
+                attributes = module.__dict__
                 if attributes.get("forward") is hooked.installed is not None:
                     del attributes["forward"]
                 hooked.installed = None
