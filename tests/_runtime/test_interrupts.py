@@ -12,11 +12,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
 import tracekit
+from tracekit._bytecode.generator import make_twin
+from tracekit._runtime.guards import HOOKS
 
 SOURCE = str(Path(tracekit.__file__).resolve().parents[1])
 
@@ -106,3 +111,52 @@ def test_interrupts_at_hundreds_of_random_moments(seed):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "wrong 0 inline 0 armed 0 events 0 trace None left 0\n"
     assert int(done.stderr.split()[-1]) >= 100
+
+
+def handlers(log):
+    try:
+        with ExitStack() as stack:
+            stack.callback(log.append, "with")
+            try:
+                try:
+                    raise ValueError
+                except TypeError:
+                    log.append("not this one")
+            finally:
+                log.append("finally")
+    except (ValueError, KeyboardInterrupt) as error:
+        log.append(type(error))
+        log.append(type(sys.exc_info()[1]))
+    log.append(sys.exc_info()[1])
+
+
+@pytest.mark.parametrize(
+    ("moment", "logged"),
+    [
+        (0, ["finally", "with", KeyboardInterrupt, KeyboardInterrupt, None]),
+        (1, ["with", KeyboardInterrupt, KeyboardInterrupt, None]),
+        (2, ["finally", KeyboardInterrupt, KeyboardInterrupt, None]),
+        (3, ["finally", "with", KeyboardInterrupt]),
+        (4, ["finally", "with", ValueError, ValueError, None]),
+    ],
+)
+def test_one_at_the_beginning_of_a_handler_goes_on_to_the_next(moment, logged):
+    """The twin calls us there before the handled error is set; the stack is one short then."""
+    met = []
+
+    def unwrap(error):
+        met.append(error)
+        if len(met) == moment + 1:
+            raise KeyboardInterrupt
+        return error
+
+    twin = make_twin(handlers.__code__, replace(HOOKS, unwrap=unwrap))
+    log = []
+    try:
+        for _ in FunctionType(twin.code, globals())(log):
+            raise AssertionError("nothing is asked for")
+    except KeyboardInterrupt:
+        log.append(KeyboardInterrupt)
+
+    assert logged == log
+    assert sys.exc_info()[1] is None

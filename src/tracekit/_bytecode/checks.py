@@ -101,9 +101,9 @@ from .opcodes import (
     WITH_EXCEPT_START,
     YIELD_VALUE,
 )
-from .program import Instr, Label, Program
+from .program import Handler, Instr, Label, Program
 from .questions import Hooks
-from .sequences import name_oparg
+from .sequences import Sequence, name_oparg
 from .shapes import calls_with_self
 from .sharednames import SharedNames
 from .templates import handed_out, left_with_error, resolved
@@ -231,6 +231,7 @@ class _Checks(Inserter):
         self.keyword_names = -1
         self.most_copied = 0
         self.call_fields: tuple[int, ...] = ()
+        self._handlers_at: dict[Label, Handler | None] = {}
 
     # -- calls ------------------------------------------------------------------------------
 
@@ -450,8 +451,23 @@ class _Checks(Inserter):
         self.put(left_with_error(), args, instr.offset)
 
     def push_exc_info(self, instr: Instr) -> None:
-        self.apply(self.hooks.unwrap)
+        # What covers it takes off the stack what it puts there. An error in our call, such as an
+        # interrupt, comes before that, when the call has taken the error itself off: it goes on to
+        # what covers the taking off.
+        handler = None if instr.handler is None else self.handler_at(instr.handler.target)
+        Sequence(instr.location, handler, self.out).apply(self.const(self.hooks.unwrap))
         self.out.append(instr)
+
+    def handler_at(self, label: Label) -> Handler | None:
+        """What covers the instruction at a label."""
+        if not self._handlers_at:
+            last: Handler | None = None
+            for each in reversed(self.program.instrs):
+                if type(each) is Label:
+                    self._handlers_at[each] = last
+                elif type(each) is Instr:
+                    last = each.handler
+        return self._handlers_at[label]
 
     def raise_varargs(self, instr: Instr) -> None:
         """Classes are made errors of before they are raised: first the error, then its cause."""
