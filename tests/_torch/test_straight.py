@@ -428,6 +428,57 @@ def what_the_frame_shows(model):
     return before, after, hidden
 
 
+AT_MODULE_LEVEL = """
+kept, gone = [], 1
+with torch.no_grad(), model.trace(X) as tracer:
+    for layer in model.layers:
+        kept.append(layer.output.mean())
+    late = model.inplace.output
+    del gone
+    total = sum(float(each) for each in kept)
+names = sorted(name for name in globals() if not name.startswith("__"))
+"""
+
+IN_A_CLASS = """
+class Made:
+    before = 1
+    with torch.no_grad(), model.trace(X):
+        first = model.layers[0].output
+        before += 1
+    after = first
+names = sorted(name for name in vars(Made) if not name.startswith("__"))
+kept = (Made.first, Made.before)
+"""
+
+FAILS_HALF_WAY = """
+kept = None
+try:
+    with torch.no_grad(), model.trace(X):
+        kept = model.layers[0].output
+        more = kept @ torch.ones(3, 3)
+except RuntimeError as error:
+    names = (sorted(name for name in globals() if not name.startswith("__")), str(error))
+"""
+
+
+def executed(text):
+    code = compile(text, "<text>", "exec")
+
+    def case(model):
+        space = {"model": model, "torch": torch, "X": X}
+        exec(code, space)
+        return space["kept"], space["names"], space.get("total")
+
+    return case
+
+
+at_module_level = executed(AT_MODULE_LEVEL)
+at_module_level.__name__ = "at_module_level"
+in_a_class = executed(IN_A_CLASS)
+in_a_class.__name__ = "in_a_class"
+fails_half_way = executed(FAILS_HALF_WAY)
+fails_half_way.__name__ = "fails_half_way"
+
 CASES = [
     reads, reads_with_gradients, every_layer_in_a_loop, names_are_bound_changed_and_unbound,
     unbound_before, a_cell_is_shared, a_helper_asks, inputs_and_arguments, replaces,
@@ -437,7 +488,7 @@ CASES = [
     no_such_module, steps, caches, turns_gradients_off, under_inference_mode,
     inference_mode_in_the_block, autocast_in_the_block, sets_a_variable, reads_a_variable,
     a_variable_is_set_and_reset, calls_a_module, traces_another, the_root_itself,
-    a_part_is_traced, nothing_is_asked,
+    a_part_is_traced, nothing_is_asked, at_module_level, in_a_class, fails_half_way,
 ]  # fmt: skip
 
 
@@ -534,7 +585,7 @@ def test_what_is_used_again_is_as_new(monkeypatch, case):
 
     set_each_time = {
         "run.base", "run.once", "run.grad", "modes.grad", "modes.inference",
-        "interleaver.owners", "at_site.key", "at_site.visit",
+        "interleaver.owners", "at_site.key", "at_site.visit", "body.filename", "body.name",
     }  # fmt: skip
     for used, new in kept:
         differ = {name for name in new if used.get(name) != new[name]} - set_each_time

@@ -103,8 +103,8 @@ class Site:
         entries: Offsets that are known to enter a `with`.
         may_debug: The code itself may start a debugger.
         blocks: The compiled ones.
-        plain: Of those by offset, the ones of functions, entered directly, that share no names
-            and cannot start a debugger.
+        plain: Of those by offset, the ones entered directly that share no names, show nobody all
+            of them, and cannot start a debugger.
         stores: What `store_map` gives.
     """
 

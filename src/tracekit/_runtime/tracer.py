@@ -279,7 +279,6 @@ class Tracer:
                 info.is_direct
                 and frame is not None
                 and frame.f_code is info.code
-                and block.is_optimized
                 and block.first_offset >= 0
                 and memory.AVAILABLE
                 and not site.may_debug

@@ -1,6 +1,6 @@
 """The straight way: what nearly all traces are, in a few functions instead of some hundred.
 
-A trace is plain when one block, a function's, runs in step with one call of a module: no stored
+A trace is plain when one block runs in step with one call of a module: no stored
 edits, no invokes, no other run, no debugger, no modes of torch but those for gradients. For such a
 trace `enter` does what otherwise `Tracer`, `BlockBody`, `InterleavingTracer`, `Run`, `Worker` and
 `Interleaver` do one after the other, and `StraightRun.output` serves the reads.
@@ -141,8 +141,14 @@ class Way:
             if not isinstance(module._modules, dict):
                 self.is_known = False
             steps.append(step)
-        self._last = steps[-1]
+        self._last = last = steps[-1]
         self._steps = tuple(steps)
+        if last.hooked is not None and (
+            getattr(last.hooked.original, "__func__", None) is not last.forward
+        ):
+            self.is_known = False  # its class makes another forward each time
+        if here is not None and run.tree.find_module(here) in last.module.modules():
+            self.is_known = False  # another time the model may stand inside it
 
     def hook(self, run: StraightRun) -> bool:
         """Hook the modules for *run*, as `Run.watch` does.
@@ -411,8 +417,6 @@ class StraightRun(Run):
     def put_by(self, block: Compiled) -> None:
         """Keep these objects for another run of the same block."""
         interleaver, worker, held = self.interleaver, self.worker, self.held
-        if interleaver.writes:
-            return
         self.tree = _NOTHING
         self.frame = None
         self.began = False
@@ -421,6 +425,8 @@ class StraightRun(Run):
         self.parents.clear()
         interleaver.owners = ()
         interleaver.passed = []
+        if interleaver.writes:
+            interleaver.writes = []
         interleaver.over = interleaver.closing = interleaver.straight = False
         worker.modes = worker.value = None
         worker.started = False
@@ -454,7 +460,7 @@ def enter(tracer: InterleavingTracer, frame: FrameType, block: Compiled) -> bool
 
     Args:
         tracer: Has been made for one call.
-        frame: Executes the `with`; a function's, and its code the original.
+        frame: Executes the `with`; its code is the original.
         block: What the `with` enters.
 
     Returns:
@@ -513,20 +519,23 @@ def enter(tracer: InterleavingTracer, frame: FrameType, block: Compiled) -> bool
         run.frame = sys._getframe()
         _RUNS[get_ident()] = run
         # The block, up to its first request.
-        values = body._before = [UNBOUND] * len(block.arguments)
-        if block.read:
-            for at, value in zip(block.read_at, frames.pull(frame, block.read), strict=True):
-                values[at] = value
         code = block.twin.code
-        closure = frames.cells(frame, block.frees) if block.frees else None
-        generator = FunctionType(code, frame.f_globals, code.co_name, None, closure)(*values)
-        # In no name of this frame's: a frame that has ended holds those that it was resumed from.
-        if block.cells:
-            frames.share_cells(frame, generator.gi_frame, block.cells)
-        if block.pushed:
-            body._own_frame = generator.gi_frame
-        generator.send(None)
-        generator.send(tracer)
+        if block.is_optimized:
+            values = body._before = [UNBOUND] * len(block.arguments)
+            if block.read:
+                for at, value in zip(block.read_at, frames.pull(frame, block.read), strict=True):
+                    values[at] = value
+            closure = frames.cells(frame, block.frees) if block.frees else None
+            generator = FunctionType(code, frame.f_globals, code.co_name, None, closure)(*values)
+            # In no name of this frame's: a frame that has ended holds those it was resumed from.
+            if block.cells:
+                frames.share_cells(frame, generator.gi_frame, block.cells)
+            if block.pushed:
+                body._own_frame = generator.gi_frame
+            generator.send(None)
+            generator.send(tracer)
+        else:
+            generator = body.start(tracer)
         worker.generator = generator
         del generator
         worker.started = interleaver.straight = True
@@ -580,7 +589,12 @@ def enter(tracer: InterleavingTracer, frame: FrameType, block: Compiled) -> bool
             tracer._let_go()
         # The names.
         ended = body._own_frame
-        if ended is not None:
+        if not block.is_optimized:
+            body.finish()
+            tracer._note_bound(body.bound)
+            body._namespace_before = None
+            body.bound = ()
+        elif ended is not None:
             places = block.exchanged
             if places is None:
                 places = block.exchanged = frames.places_of(
@@ -594,8 +608,12 @@ def enter(tracer: InterleavingTracer, frame: FrameType, block: Compiled) -> bool
             debuggers.end(None, frame)
         tracer._body = None
         body.frame = body._before = None
-        if is_over and not block.spares:
-            run.put_by(block)
+        if is_over:
+            if block.spares:
+                # Another thread, or a finalizer, has run the block meanwhile.
+                run.close()
+            else:
+                run.put_by(block)
     except BaseException as error:
         block.spares.clear()  # this run may be there already
         if tracer.model is not None:
