@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import pytest
 
 from tracekit import Tracer
+from tracekit._bytecode.facts import HAS_MONITORING
 from tracekit.testing import Residue, run_traced
 
 BLOCKS = {
@@ -93,6 +94,18 @@ def test_mixed_traces_that_fail_at_random_points():
     done = soaking.soak(TRACES, seed=1)
 
     assert {action.__name__ for action in soaking.ACTIONS} <= set(done)
+
+
+@pytest.mark.skipif(not HAS_MONITORING, reason="nothing tells where it looks for signals")
+def test_each_kind_of_trace_interrupted_at_each_point():
+    pytest.importorskip("torch")
+    import soaking
+    from test_torch_interrupts import interrupt
+
+    results = interrupt(*[action.__name__ for action in soaking.ACTIONS])
+
+    assert len(results) == len(soaking.ACTIONS)
+    assert {name: [] for name in results} == {name: one["found"] for name, one in results.items()}
 
 
 def test_mixed_traces_without_the_collector():
