@@ -508,6 +508,57 @@ def test_what_shows_all_names_goes_the_long_way(ways):
     assert long[:1] * 4 == short
 
 
+def contexts(error):
+    found = []
+    while error is not None:
+        found.append(type(error))
+        error = error.__context__
+    return found
+
+
+def test_the_context_of_an_error_is_as_inline(clean):
+    model = Model(clean(Net()))
+
+    def raises(traced):
+        try:
+            raise KeyError
+        except KeyError:
+            if traced:
+                with torch.no_grad(), model.trace(X):
+                    try:
+                        {}.missing
+                    finally:
+                        model.layers[1].output
+                        [][1]
+            try:
+                {}.missing
+            finally:
+                [][1]
+
+    found = []
+    for traced in (False, True, True):
+        with pytest.raises(IndexError) as caught:
+            raises(traced)
+        found.append(contexts(caught.value))
+
+    assert found == [[IndexError, AttributeError, KeyError]] * 3
+
+
+def test_the_context_of_a_models_error_is_as_inline(clean):
+    net = Net()
+    model = Model(clean(net))
+    found = []
+    for call in (net, lambda x: model.trace(x).run(lambda: model.act.output), net):
+        try:
+            raise KeyError
+        except KeyError:
+            with pytest.raises(RuntimeError) as caught:
+                call(torch.ones(1, 3))
+        found.append(contexts(caught.value))
+
+    assert found == [[RuntimeError, KeyError]] * 3
+
+
 LASTING = (sets_a_variable, reads_a_variable)
 """They set a variable for good."""
 

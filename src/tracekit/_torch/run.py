@@ -211,11 +211,14 @@ class Run(Host):
         problem = self.interleaver.finish(error, last)
         error = None
         if problem is not None:
+            context = problem.__context__
             try:
                 raise problem
             finally:
+                # Raised here, it has got what the caller handles for its context.
+                problem.__context__ = context
                 # This frame is in the error's traceback.
-                problem = None
+                problem = context = None
         if self.held is not None:
             self.held.complain()
 

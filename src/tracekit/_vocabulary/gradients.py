@@ -440,10 +440,12 @@ class BackwardsTracer(Tracer):
             problem = interleaver.finish(error)
             if problem is not None:
                 error = None
+                context = problem.__context__
                 try:
                     raise problem
                 finally:
-                    problem = None
+                    problem.__context__ = context
+                    problem = context = None
             if outer is not None and outer.interleaver.stopped:
                 # The block has stopped the run around it.
                 raise Abort
