@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracekit import HeldValueWarning, Model, OutOfOrderError
+from tracekit import HeldValueWarning, Model, NeverRanError, OutOfOrderError
 from tracekit._bytecode.facts import HAS_MONITORING
 from tracekit._runtime import sites
 from tracekit._torch import straight
@@ -401,6 +401,12 @@ def traces_another(model):
     return inner, after
 
 
+def waits_for_nobody(model):
+    with torch.no_grad(), model.trace(X) as tracer:
+        model.layers[0].output
+        tracer.barrier(2)()
+
+
 def the_root_itself(model):
     with torch.no_grad(), model.trace(X):
         given = model.input
@@ -487,7 +493,7 @@ CASES = [
     the_block_catches_the_models_error, out_of_order, out_of_order_is_caught, never_runs,
     no_such_module, steps, caches, turns_gradients_off, under_inference_mode,
     inference_mode_in_the_block, autocast_in_the_block, sets_a_variable, reads_a_variable,
-    a_variable_is_set_and_reset, calls_a_module, traces_another, the_root_itself,
+    a_variable_is_set_and_reset, calls_a_module, traces_another, waits_for_nobody, the_root_itself,
     a_part_is_traced, nothing_is_asked, at_module_level, in_a_class, fails_half_way,
 ]  # fmt: skip
 
@@ -855,3 +861,105 @@ def test_warnings_of_held_values_are_given_again():
     for _ in range(3):
         with pytest.warns(HeldValueWarning, match="overwritten in place"):
             overwritten_by_the_model(model)
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_nothing_keeps_what_was_written_or_given():
+    for count in range(3):
+        model = Model(Net())
+        there = weakref.ref(model._module)
+        given = torch.ones(1, 2)
+        written = torch.zeros(1, 2)
+        alive = [weakref.ref(given), weakref.ref(written)]
+        with torch.no_grad(), model.trace(given):
+            model.layers[1].output = written
+        del model, given, written
+
+        assert there() is None, count
+        assert [each() for each in alive] == [None, None], count
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_two_that_run_one_block_at_once_leave_nothing():
+    """The second one finds that the objects of the first have been kept already."""
+
+    class Meanwhile:
+        def __del__(self):
+            ended.append(read([None]))
+
+    def read(given):
+        model = Model(Net())
+        there = weakref.ref(model._module)
+        hidden = given.pop()
+        with torch.no_grad(), model.trace(X):
+            hidden = model.layers[1].output
+        return there, hidden
+
+    for _ in range(3):
+        ended = []
+        ended.append(read([Meanwhile()]))
+
+        assert [there() for there, _ in ended] == [None, None]
+
+
+class Around(nn.Module):
+    """Holds a module that is called outside of it, too."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.linear(self.act(x))
+
+
+class Sharing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.act = nn.Tanh()
+        self.between = nn.Linear(2, 2)
+        self.around = Around(self.act)
+
+    def forward(self, x):
+        return self.around(self.around(self.between(self.act(x))))
+
+
+def test_the_model_stands_at_a_shared_module_inside_the_one_asked_for():
+    model = Model(Sharing())
+    for _ in range(3):
+        with torch.no_grad(), model.trace(X):
+            model.act.output
+            whole = model.around.output
+        with torch.no_grad(), model.trace(X), pytest.raises(NeverRanError, match="is running"):
+            model.act.output
+            model.between.output
+            model.act.output
+            model.around.output
+
+        assert whole.shape == (1, 2)
+
+
+def test_a_class_that_makes_another_forward_each_time():
+    class Chosen:
+        def __get__(self, module, cls=None):
+            return self if module is None else getattr(module, module.mode)
+
+    class Choosing(nn.Module):
+        forward = Chosen()
+        mode = "once"
+
+        def once(self, x):
+            return x
+
+        def twice(self, x):
+            return 2 * x
+
+    net = nn.Sequential(Choosing(), nn.Identity())
+    model = Model(net)
+    for mode, factor in (("once", 1), ("once", 1), ("twice", 2), ("once", 1)):
+        net[0].mode = mode
+        with torch.no_grad(), model.trace(X):
+            hidden = model[0].output
+
+        assert torch.equal(hidden, factor * X)

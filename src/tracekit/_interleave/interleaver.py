@@ -377,6 +377,7 @@ class Interleaver:
         if kind is NextStep:
             return self._accept_step(worker, request.loop)  # type: ignore[union-attr]
         if kind is Meet:
+            self.straight = False  # it has no site to be compared with
             request.barrier.arrive(worker)  # type: ignore[union-attr]
         elif kind is not AwaitName:
             return Raised(InternalError(f"a block yielded {request!r}, which is no request"))

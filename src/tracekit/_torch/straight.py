@@ -147,8 +147,10 @@ class Way:
             getattr(last.hooked.original, "__func__", None) is not last.forward
         ):
             self.is_known = False  # its class makes another forward each time
-        if here is not None and run.tree.find_module(here) in last.module.modules():
-            self.is_known = False  # another time the model may stand inside it
+        if here is not None:
+            standing = run.tree.find_module(here)
+            if any(each is standing for each in last.module.modules()):
+                self.is_known = False  # another time the model may stand inside it
 
     def hook(self, run: StraightRun) -> bool:
         """Hook the modules for *run*, as `Run.watch` does.
