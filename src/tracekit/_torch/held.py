@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .._interleave.requests import Key
     from .._interleave.worker import Worker
 
-RECENT: Final = 6
+RECENT: Final = 4
 """How many tensors are looked at in each switch: a run with n reads must not pay for n * n."""
 
 _OVERWRITTEN: Final = (
