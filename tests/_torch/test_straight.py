@@ -963,3 +963,16 @@ def test_a_class_that_makes_another_forward_each_time():
             hidden = model[0].output
 
         assert torch.equal(hidden, factor * X)
+
+
+def test_what_a_block_binds_may_hold_itself():
+    model = Model(Net())
+    for _ in range(3):
+        with torch.no_grad(), model.trace(X) as tracer:
+            kept = [model.layers[1].output]
+            kept.append(kept)
+            table = {"kept": kept}
+            table["table"] = table
+
+        assert "in 1 tensor>" in repr(tracer) or "in 2 tensors>" in repr(tracer)
+    assert table["kept"][1] is kept

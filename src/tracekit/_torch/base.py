@@ -168,11 +168,20 @@ class Traceable(Node):
         if known is not None and (parameter := known[0]._parameters.get(known[1])) is not None:
             device: torch.device = parameter.device
             return device
-        for module in self._module.modules():
+        # As `modules()`, which takes several times as long: of a model without any parameter all
+        # are looked at each time.
+        waiting: list[nn.Module | None] = [self._module]
+        seen: set[nn.Module] = set()
+        while waiting:
+            module = waiting.pop()
+            if module is None or module in seen:
+                continue
+            seen.add(module)
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     object.__setattr__(self, "_first_parameter", (module, name))
                     return parameter.device
+            waiting += reversed(list(module._modules.values()))
         return None
 
 

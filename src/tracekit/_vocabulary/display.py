@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from torch import Tensor, nn
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from .._interleave.site import spell
 from .._torch.printed import served_lines, shown_shape
 from .._torch.tree import Tree
-from .._torch.values import tensors
 from .recorded import amount
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class DisplayedTracer:
             if kind is Tensor:
                 retained.append(ref(value))  # type: ignore[arg-type]
             elif kind is list or kind is tuple or kind is dict:
-                retained += map(ref, tensors(value))
+                retained += map(ref, _tensors_in(value))
         self._retained = retained
 
     def __repr__(self) -> str:
@@ -159,6 +159,35 @@ class DisplayedTracer:
             f"<{name}, ended; the names that its block bound keep {amount(memory_of(alive))} "
             f"in {count}>"
         )
+
+
+def _tensors_in(container: Any) -> list[Tensor]:
+    """Find the tensors in what a user has put together of lists, tuples and dictionaries.
+
+    No code of the user's runs for it. A container may be inside itself, and behind the first
+    `_MOST_ITEMS` items nothing is looked at.
+    """
+    found: list[Tensor] = []
+    seen: set[int] = set()
+    waiting = [container]
+    left = _MOST_ITEMS
+    while waiting and left > 0:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        items = list(islice(each.values() if type(each) is dict else each, left))
+        left -= len(items)
+        for item in items:
+            kind = type(item)
+            if kind is Tensor:
+                found.append(item)
+            elif kind is list or kind is tuple or kind is dict:
+                waiting.append(item)
+    return found
+
+
+_MOST_ITEMS: Final = 10_000
 
 
 def memory_of(found: Iterable[Tensor]) -> int:
