@@ -74,7 +74,6 @@ REPLACES: Final = (
 PLAIN: Final[set[object]] = set()
 """Overridden ones that make no difference to a plain trace."""
 
-_MOST_AFTER: Final = 64
 _LAST: Final = (RESULT, 0)
 _ASK_CODE: Final = ask.__code__
 
@@ -590,7 +589,8 @@ def enter(tracer: InterleavingTracer, frame: FrameType, block: Compiled) -> bool
             tracer._run_over(run)
             tracer._let_go()
         # The names.
-        ended = body._own_frame
+        # Given up before the exchange: an interrupt after it must not put the old values back.
+        ended, body._own_frame = body._own_frame, None
         if not block.is_optimized:
             body.finish()
             tracer._note_bound(body.bound)
@@ -602,8 +602,10 @@ def enter(tracer: InterleavingTracer, frame: FrameType, block: Compiled) -> bool
                 places = block.exchanged = frames.places_of(
                     frame.f_code, code, block.pushed, block.read
                 )
-            tracer._note_bound(frames.exchange(frame, ended, places))
-            body._own_frame = ended = None
+            bound = frames.exchange(frame, ended, places)
+            ended = None
+            tracer._note_bound(bound)
+            del bound
         else:
             tracer._note_bound(())
         if debuggers.STARTED or _get_trace() is not None:
@@ -617,6 +619,7 @@ def enter(tracer: InterleavingTracer, frame: FrameType, block: Compiled) -> bool
             else:
                 run.put_by(block)
     except BaseException as error:
+        ended = None
         block.spares.clear()  # this run may be there already
         if tracer.model is not None:
             tracer._explain(error)
