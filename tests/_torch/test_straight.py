@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import sys
+import threading
 import warnings
 import weakref
 
@@ -843,7 +845,6 @@ class TestTheModelChanges:
 
 @pytest.mark.skipif(HAS_MONITORING, reason="opcodes are traced on 3.11 alone")
 def test_the_frame_is_left_as_it_was_found():
-    import sys
 
     model = Model(Net())
     frame = sys._getframe()
@@ -976,3 +977,35 @@ def test_what_a_block_binds_may_hold_itself():
 
         assert "in 1 tensor>" in repr(tracer) or "in 2 tensors>" in repr(tracer)
     assert table["kept"][1] is kept
+
+
+def test_threads_trace_one_model_at_once():
+    model = Model(Net())
+    with torch.no_grad():
+        expected = [model.act(model.layers[0](X * at)) for at in range(4)]
+    wrong: list[object] = []
+
+    def work(at):
+        for _ in range(60):
+            try:
+                with torch.no_grad(), model.trace(X * at):
+                    first = model.act.output
+                    model.layers[2].output
+                if not torch.equal(first, expected[at]):
+                    wrong.append((at, first))
+            except Exception as error:
+                wrong.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work, args=(at,)) for at in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert wrong == []
+    assert not any("forward" in vars(each) for each in model._module.modules())

@@ -376,33 +376,37 @@ def end(run: Run) -> None:
 def sweep() -> None:
     """Take off what runs have left behind that are over.
 
-    A run is over when the frame that executes it is no longer on the stack of its thread. Other
-    threads' stacks are looked at as well.
+    A run of this thread is over when the frame that executes it is no longer on the stack; one of
+    another when that thread is. The stack of a thread that runs is not looked at: it changes under
+    our eyes. What such a thread has left it takes off itself, when it traces again.
     """
     with LOCK:
-        stacks = sys._current_frames()
-        alive: dict[int, bool] = {}
-        for thread, run in list(RUNS.items()):
-            frames = _frames_of(stacks.get(thread))
+        # In this order: a thread may begin, and begin a run, in between.
+        runs = list(RUNS.items())
+        threads = set(sys._current_frames())
+        here = threading.get_ident()
+        frames = _frames_of(sys._getframe())
+        alive: set[int] = set()
+        for thread, run in runs:
             innermost: Run | None = run
-            while innermost is not None and id(innermost.frame) not in frames:
-                alive[id(innermost)] = False
+            while innermost is not None and (
+                id(innermost.frame) not in frames if thread == here else thread not in threads
+            ):
                 innermost.frame = None
                 innermost = innermost.outer
-            if innermost is None:
-                del RUNS[thread]
-            elif innermost is not run:
-                RUNS[thread] = innermost
+            if innermost is not run and RUNS.get(thread) is run:
+                if innermost is None:
+                    RUNS.pop(thread, None)
+                else:
+                    RUNS[thread] = innermost
             while innermost is not None:
-                alive[id(innermost)] = True
+                alive.add(id(innermost))
                 innermost = innermost.outer
         for key, hooked in list(HOOKED.items()):
-            hooked.runs = [run for run in hooked.runs if alive.get(id(run), False)]
+            hooked.runs = [run for run in hooked.runs if id(run) in alive]
             if not hooked.runs:
                 hooked.remove()
                 HOOKED.pop(key, None)
-        # Our own frame is among them, and with it all that its callers hold.
-        stacks.clear()
 
 
 def _frames_of(frame: FrameType | None) -> set[int]:
