@@ -62,6 +62,15 @@ def no_residue():
 
 
 @pytest.fixture
+def quick_switches():
+    """Let threads take turns a hundred thousand times a second."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.fixture
 def clean(no_residue):
     """Check after the test that the modules handed to it are as they were, and nothing runs."""
     from tracekit._torch import hooks

@@ -426,6 +426,7 @@ def test_coverage_and_profile_functions_do_not_undo_the_writes():
     assert result == EXPECTED
 
 
+@pytest.mark.usefixtures("quick_switches")
 def test_threads_do_not_disturb_each_other():
     failures = []
 
@@ -437,14 +438,9 @@ def test_threads_do_not_disturb_each_other():
                 failures.append(number)
 
     threads = [threading.Thread(target=function, args=(n,)) for n in range(4)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
     assert failures == []

@@ -375,6 +375,7 @@ def test_nothing_is_kept_alive(method):
     assert len(skip._points) == len(skip._codes) + bool(skip._points)
 
 
+@pytest.mark.usefixtures("quick_switches")
 def test_threads(method):
     counts = {}
 
@@ -387,15 +388,10 @@ def test_threads(method):
         counts[number] = (ran, done)
 
     threads = [threading.Thread(target=function, args=(n,)) for n in range(4)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
     assert counts == dict.fromkeys(range(4), (0, 100))
 

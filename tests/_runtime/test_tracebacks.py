@@ -397,6 +397,7 @@ def test_where_no_events_arrive_it_is_trimmed_only(method, program, ours):
     assert names == [("caller", 3), ("caller", 5), ("helper", 10)]
 
 
+@pytest.mark.usefixtures("quick_switches")
 def test_threads(program, ours):
     expected = entries(inline(program))
     wrong = []
@@ -410,19 +411,14 @@ def test_threads(program, ours):
             if got != expected:
                 wrong.append(got)
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for _ in range(10):
-            # None holds an id yet, so they take one at once.
-            skip.release()
-            threads = [threading.Thread(target=work) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    for _ in range(10):
+        # None holds an id yet, so they take one at once.
+        skip.release()
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     assert wrong == []
     assert tracebacks.PENDING == {}

@@ -979,6 +979,7 @@ def test_what_a_block_binds_may_hold_itself():
     assert table["kept"][1] is kept
 
 
+@pytest.mark.usefixtures("quick_switches")
 def test_threads_trace_one_model_at_once():
     model = Model(Net())
     with torch.no_grad():
@@ -996,16 +997,11 @@ def test_threads_trace_one_model_at_once():
             except Exception as error:
                 wrong.append(error)
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=work, args=(at,)) for at in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    threads = [threading.Thread(target=work, args=(at,)) for at in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
     assert wrong == []
     assert not any("forward" in vars(each) for each in model._module.modules())

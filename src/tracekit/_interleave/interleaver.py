@@ -739,6 +739,28 @@ class Interleaver:
         error = None  # see `Worker.send`
         return problem
 
+    def conclude(self, error: BaseException | None = None, last: Standing | None = None) -> None:
+        """As `finish`, and raise what it gives.
+
+        Args:
+            error: As for `finish`.
+            last: As for `finish`.
+
+        Raises:
+            BaseException: What the run is to raise, in the context that it has had.
+        """
+        problem = self.finish(error, last)
+        error = None
+        if problem is not None:
+            context = problem.__context__
+            try:
+                raise problem
+            finally:
+                # Raised here, it has got what the caller handles for its context.
+                problem.__context__ = context
+                # This frame is in the error's traceback.
+                problem = context = None
+
     def _first_waiting(self) -> Worker | None:
         outer = None
         for worker in self.workers:

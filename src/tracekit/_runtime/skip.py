@@ -113,30 +113,6 @@ def arm(frame: FrameType, offset: int, entered: int | None = None) -> Skip:
     raise _refusal(_NO_EVENTS)
 
 
-def arm_alone(frame: FrameType, offset: int) -> Skip:
-    """As `arm`, where it is known that nobody traces, profiles or debugs.
-
-    Args:
-        frame: The frame that stands at the entering of the `with`.
-        offset: As for `arm`.
-    """
-    if not HAS_MONITORING:
-        return TracedSkip(frame, offset, frame.f_lasti)
-    number = _tool.number
-    points = _points.get(id(frame.f_code))
-    if (
-        number is None
-        or points is None
-        or offset not in points
-        or _get_tool(number) != TOOL_NAME
-        or not (
-            _get_tool(_OTHER_ID[number]) is _get_tool(1) is _get_tool(2) is _get_tool(5) is None
-        )
-    ):
-        return arm(frame, offset, frame.f_lasti)
-    return _MonitoredSkip(frame, offset)
-
-
 def is_engaged(frame: FrameType) -> bool:
     """Whether a skip is engaged for *frame* already, at the `with` that it is entering."""
     reference = _armed.get(id(frame))

@@ -11,10 +11,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-from tracekit._bytecode.facts import HAS_MONITORING, OPMAP
+from tracekit._bytecode.facts import OPMAP
 from tracekit.errors import ExitTracingException
-
-_get_trace: Final = sys.gettrace
 
 
 class Skip(ABC):
@@ -72,14 +70,6 @@ class TracedSkip(Skip):
         if frame is None:
             return
         self._engaged = True
-        if not HAS_MONITORING and _get_trace() is None and frame.f_trace is None:
-            # Nobody else traces: in fewer steps.
-            self._found = (None, frame.f_trace_lines, frame.f_trace_opcodes)
-            frame.f_trace = self.in_frame
-            frame.f_trace_lines = False
-            sys.settrace(self._elsewhere)
-            frame.f_trace_opcodes = True
-            return
         self._found = (frame.f_trace, frame.f_trace_lines, frame.f_trace_opcodes)
         self._previous = sys.gettrace()
         self._trace(frame, self.in_frame)

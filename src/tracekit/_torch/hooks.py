@@ -346,22 +346,11 @@ def end(run: Run) -> None:
     with LOCK:
         for hooked in run.spots:
             runs = hooked.runs
-            if len(runs) == 1 and runs[0] is run:
-                runs.clear()
-            elif run in runs:
+            if run in runs:
                 runs.remove(run)
-            if runs:
-                continue
-            module = hooked.module
-            if hooked.own is _MISSING and hooked.handle is None:
-                # As `Hooked.remove`, for what nearly all are.
-                attributes = module.__dict__
-                if attributes.get("forward") is hooked.installed is not None:
-                    del attributes["forward"]
-                hooked.installed = None
-            else:
+            if not runs:
                 hooked.remove()
-            HOOKED.pop(id(module), None)
+                HOOKED.pop(id(hooked.module), None)
     thread = threading.get_ident()
     if RUNS.get(thread) is run:
         if run.outer is None:

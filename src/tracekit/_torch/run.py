@@ -208,17 +208,10 @@ class Run(Host):
         """
         if self.held is not None:
             self.held.run_ended()
-        problem = self.interleaver.finish(error, last)
-        error = None
-        if problem is not None:
-            context = problem.__context__
-            try:
-                raise problem
-            finally:
-                # Raised here, it has got what the caller handles for its context.
-                problem.__context__ = context
-                # This frame is in the error's traceback.
-                problem = context = None
+        try:
+            self.interleaver.conclude(error, last)
+        finally:
+            error = None  # this frame is in its traceback
         if self.held is not None:
             self.held.complain()
 

@@ -35,7 +35,7 @@ from .._protocol import UNBOUND, ask
 from .._runtime import debuggers, frames, tracebacks
 from .._runtime.bodies import BlockBody, Captured
 from .._runtime.shared import STATES
-from .._runtime.skip import arm_alone
+from .._runtime.skip import arm
 from .._runtime.tracer import BACKEND
 from . import hooks
 from .foresight import is_registered_before
@@ -504,7 +504,7 @@ def enter(tracer: InterleavingTracer, frame: FrameType, block: Compiled) -> bool
         offset = frame.f_lasti
         code = frame.f_code
         tracer._place = (code, offset)
-        tracer._skip = arm_alone(frame, block.first_offset)
+        tracer._skip = arm(frame, block.first_offset, offset)
         # The body.
         tracer._body = body
         body.frame = frame

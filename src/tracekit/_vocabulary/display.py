@@ -16,7 +16,6 @@ from .._torch.tree import Tree
 from .recorded import amount
 
 if TYPE_CHECKING:
-    from .._runtime.bodies import BlockBody
     from .._torch.run import Run
 
 _STYLE = "font-family:monospace;margin-left:1.2em;line-height:1.35"
@@ -128,7 +127,6 @@ class DisplayedTracer:
 
     _retained: list[ref[Tensor]] | None = None
     _state: str
-    _body: BlockBody | None
     _current: Run | None
     model: Any
 

@@ -437,15 +437,7 @@ class BackwardsTracer(Tracer):
                         self.fn(tensor, *self.args, **self.kwargs)
                 except BaseException as raised:  # noqa: BLE001 - the block sees it first
                     error = raised
-            problem = interleaver.finish(error)
-            if problem is not None:
-                error = None
-                context = problem.__context__
-                try:
-                    raise problem
-                finally:
-                    problem.__context__ = context
-                    problem = context = None
+            interleaver.conclude(error)
             if outer is not None and outer.interleaver.stopped:
                 # The block has stopped the run around it.
                 raise Abort
