@@ -8,12 +8,14 @@ import sys
 import threading
 import warnings
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from tracekit import HeldValueWarning, Model, NeverRanError, OutOfOrderError
+import tracekit
+from tracekit import HeldValueWarning, Model, NeverRanError, OutOfOrderError, TracekitError
 from tracekit._bytecode.facts import HAS_MONITORING
 from tracekit._runtime import sites
 from tracekit._torch import straight
@@ -565,6 +567,48 @@ def test_the_context_of_a_models_error_is_as_inline(clean):
         found.append(contexts(caught.value))
 
     assert found == [[RuntimeError, KeyError]] * 3
+
+
+def leaves(model):
+    with model.trace(X):
+        return model.act.output
+
+
+def entered_twice(model):
+    tracer = model.trace(X)
+    with tracer:
+        first = 1
+    with tracer:
+        first = 2
+    return first
+
+
+def entered_by_hand(model):
+    return model.trace(X).__enter__()
+
+
+def an_input_that_does_not_fit(model):
+    with model.trace("text"):
+        model.act.output
+
+
+@pytest.mark.parametrize(
+    "case",
+    [leaves, entered_twice, entered_by_hand, an_input_that_does_not_fit, raises_in_the_block],
+    ids=lambda case: case.__name__,
+)
+def test_no_frame_of_ours_is_shown(case):
+    model = Model(Net())
+    for _ in range(3):
+        with pytest.raises((TracekitError, RuntimeError, TypeError)) as caught:
+            case(model)
+        shown = [Path(entry.path) for entry in caught.traceback[1:]]
+
+        assert Path(__file__) in shown
+        assert not [path for path in shown if PACKAGE in path.parents]
+
+
+PACKAGE = Path(tracekit.__file__).parent
 
 
 LASTING = (sets_a_variable, reads_a_variable)

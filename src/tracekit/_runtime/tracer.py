@@ -121,74 +121,58 @@ class Tracer:
 
     def __enter__(self) -> Any:
         caller = sys._getframe(1)
-        straight = self.straight
-        if straight is None:
-            return self._enter(caller)
-        site = SITES.get(id(caller.f_code))
-        block = None if site is None else site.plain.get(caller.f_lasti)
-        if block is None or site is None or site.code() is not caller.f_code:
-            return self._enter(caller)
-        if not straight(self, caller, block):
-            return self._enter(caller, straight_too=False)
-        self._engage(caller)
-        return self
-
-    def _engage(self, caller: FrameType) -> None:
-        """Pass over the inline copy, after the straight way."""
-        skip = self._skip
-        assert skip is not None
+        value: Any = self
         try:
-            # At last: on 3.11 all that runs while the frame is traced takes longer.
-            skip.engage()
+            straight = self.straight
+            site = None if straight is None else SITES.get(id(caller.f_code))
+            block = None if site is None else site.plain.get(caller.f_lasti)
+            if block is None or site is None or site.code() is not caller.f_code:
+                value = self._enter(caller)
+            elif not straight(self, caller, block):
+                value = self._enter(caller, straight_too=False)
+            skip = self._skip
+            if skip is not None:
+                # At last: on 3.11 all that runs while the frame is traced takes longer.
+                skip.engage()
         except BaseException as error:
-            self._end()
-            finish_raising(error, caller)
-            raise
-
-    def _enter(self, caller: FrameType, *, straight_too: bool = True) -> Any:
-        try:
-            self._begin()
-            info = self.capture(caller)
-            block = self.compile()
-        except BaseException as error:
-            self._fail(error)
-            raise
-        if straight_too and self.straight is not None:
-            # The block has just been compiled.
-            is_plain = site_of(info.code).plain.get(info.frame_offset) is block
-            if is_plain and info.is_direct and self.straight(self, caller, block):
-                self._engage(caller)
-                return self
-        try:
-            frame = info.frame
-            assert frame is not None
-            if block.first_offset >= 0:
-                if not info.is_direct and is_engaged(frame):
-                    raise _second_tracer(info)
-                if frame.f_code is info.code:
-                    self._skip = arm(frame, block.first_offset, info.frame_offset)
-                else:
-                    self._skip = arm(frame, self._skip_offset(info, block))
-            self._body = BlockBody(info, block)
-            value = self.value()
-            if self._saved is not None:
-                # The `as` target belongs to the header.
-                self._saved.keep(value)
-            if info.is_direct:
-                self._run_block(self._body)
-            if self._skip is not None:
-                self._skip.engage()
-        except BaseException as error:
-            self._fail(error)
+            # Here, in the outermost of our frames: see `finish_raising`.
+            info = self._info
+            owner = None if info is None else info.frame
+            if self._place is not None:
+                owner = caller
+            if self._state == "entered":
+                self._end()
+            finish_raising(error, owner)
+            del caller, owner
             raise
         return value
 
-    def _fail(self, error: BaseException) -> None:
-        """`__enter__` ends with an error."""
-        owner = None if self.info is None else self.info.frame
-        if self._state == "entered":
-            self._end()
-        finish_raising(error, owner)
+    def _enter(self, caller: FrameType, *, straight_too: bool = True) -> Any:
+        self._begin()
+        info = self.capture(caller)
+        block = self.compile()
+        frame = info.frame
+        assert frame is not None
+        if straight_too and self.straight is not None and info.is_direct:
+            # The block has just been compiled.
+            is_plain = site_of(info.code).plain.get(info.frame_offset) is block
+            if is_plain and self.straight(self, caller, block):
+                return self
+        if block.first_offset >= 0:
+            if not info.is_direct and is_engaged(frame):
+                raise _second_tracer(info)
+            if frame.f_code is info.code:
+                self._skip = arm(frame, block.first_offset, info.frame_offset)
+            else:
+                self._skip = arm(frame, self._skip_offset(info, block))
+        self._body = BlockBody(info, block)
+        value = self.value()
+        if self._saved is not None:
+            # The `as` target belongs to the header.
+            self._saved.keep(value)
+        if info.is_direct:
+            self._run_block(self._body)
+        return value
 
     def __exit__(
         self,

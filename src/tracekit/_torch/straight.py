@@ -624,7 +624,6 @@ def enter(tracer: InterleavingTracer, frame: FrameType, block: Compiled) -> bool
         if tracer.model is not None:
             tracer._explain(error)
         _give_up(tracer, run)
-        tracebacks.finish_raising(error, frame)
         raise
     return True
 
